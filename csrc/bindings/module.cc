@@ -1,0 +1,10 @@
+#include "bindings/bindings.h"
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "The C++ core of exp3rt_trt: groups of token ids in, label logits out.";
+  module.attr("__version__") = EXP3RT_VERSION;
+  exp3rt::bind_request(module);
+  exp3rt::bind_engine(module);
+  exp3rt::bind_executor(module);
+  exp3rt::bind_packing(module);
+}

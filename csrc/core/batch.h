@@ -1,0 +1,50 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "core/request.h"
+
+namespace exp3rt {
+
+// A block and how many of its first tokens are to be attended.
+struct KeyBlock {
+  BlockId block;
+  int num_tokens;
+};
+
+// Consecutive tokens of one sequence inside a batch. Its rows attend to the whole context, and causally to the
+// sequence's own tokens. Neighbouring slices with the same context (same span) are attended together.
+struct BatchSlice {
+  int first_row;
+  int num_rows;
+  int first_own_token;                  // index of the first row among the sequence's own tokens
+  std::span<const KeyBlock> context;    // shared, computed in this batch or before
+  std::span<const BlockId> own_blocks;  // own token t lies in own_blocks[t / kBlockTokens]
+};
+
+// Where a step must produce something: the label logits, or (no labels) the next greedy token.
+struct OutputRequest {
+  int row;
+  std::span<const TokenId> labels;
+};
+
+struct OutputValue {
+  TokenId next_token = -1;  // -1: no comparable logit (NaN)
+  std::vector<float> label_logits;
+};
+
+// One forward pass: ragged, no padding. All keys of a layer are written before any query of it reads, so a slice may
+// use a context that the same batch computes.
+struct Batch {
+  TokenIds tokens;                      // [rows]
+  std::vector<std::int32_t> positions;  // [rows]
+  std::vector<BatchSlice> slices;
+  std::vector<OutputRequest> outputs;
+  std::vector<BlockId> fresh_blocks;  // handed out since the last batch; their old contents must not be seen
+
+  int num_rows() const { return static_cast<int>(tokens.size()); }
+  bool empty() const { return tokens.empty(); }
+};
+
+}  // namespace exp3rt

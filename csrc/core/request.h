@@ -1,0 +1,25 @@
+#pragma once
+
+#include <vector>
+
+#include "core/types.h"
+
+namespace exp3rt {
+
+using TokenIds = std::vector<TokenId>;
+
+// The unit of work: one user's prefix and the candidates that share it.
+//
+// Every candidate's context is: prefix segments, suffix, greedy reasoning (none in score mode), answer tokens;
+// the label logits are read at the last answer token.
+struct RerankGroup {
+  std::vector<TokenIds> prefix;    // by segment (instructions, user profile, ...); cached segment by segment
+  std::vector<TokenIds> suffixes;  // one per candidate
+  TokenIds label_tokens;           // the rating labels whose logits are returned
+  TokenIds answer_tokens;          // forced text between the reasoning and the label
+  int max_reasoning_tokens = 0;    // 0: score mode
+  TokenIds end_tokens;             // end the reasoning and are not kept; empty: exactly max_reasoning_tokens
+  double timeout_s = 0;            // from submission; 0: none
+};
+
+}  // namespace exp3rt

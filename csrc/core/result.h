@@ -1,0 +1,40 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/request.h"
+
+namespace exp3rt {
+
+enum class Status { kOk, kFailed, kCancelled, kExpired };
+
+struct CandidateResult {
+  Status status = Status::kOk;
+  std::vector<float> label_logits;  // [label_tokens], empty unless ok
+  TokenIds reasoning_tokens;
+};
+
+struct GroupResult {
+  std::vector<CandidateResult> candidates;  // in the order of the suffixes
+  double queue_s = 0;                       // submission until the first token is computed
+  double compute_s = 0;                     // from there to the last result
+  std::string error;                        // not empty: the whole group failed, candidates is empty
+};
+
+struct ExecutorStats {
+  std::int64_t prompt_tokens_computed = 0;  // prefix, suffix and answer tokens that went through the model
+  std::int64_t prompt_tokens_reused = 0;    // prompt tokens that candidates found in shared blocks
+  std::int64_t generated_tokens = 0;
+  std::int64_t candidates_done = 0;
+  std::int64_t groups_done = 0;
+  std::int64_t steps = 0;
+  std::int64_t blocks_total = 0;
+  std::int64_t blocks_free = 0;
+  std::int64_t blocks_cached = 0;
+  std::int64_t blocks_in_use = 0;
+  double queue_s = 0;    // summed over groups
+  double compute_s = 0;  // time spent in steps
+};
+
+}  // namespace exp3rt

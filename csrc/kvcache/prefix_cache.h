@@ -1,0 +1,103 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "core/batch.h"
+#include "kvcache/block_pool.h"
+
+namespace exp3rt {
+
+// Prefixes whose keys and values are kept: a radix tree whose every node is one block of tokens.
+//
+// Contract:
+//  - A prompt's segments are cut into blocks each on its own, so a segment's last block may be part full and the next
+//    segment starts a fresh one: nothing is recomputed because a prefix does not fill its blocks.
+//  - `acquire` returns a lease on the whole chain, or nothing (and changes nothing) when there is no room. What was
+//    not cached is inserted at once, so that a second group with the same prefix finds it; whoever holds the lease
+//    that inserted it must compute it (`pending`), in order, and call `mark_computed`.
+//  - A node in any live lease is never evicted. Others go least recently used first, leaves before parents.
+//  - free + cached + in use = total, after every call.
+// Not thread-safe. Outlives its leases.
+class PrefixCache {
+  struct Node;
+
+ public:
+  // Tokens of one segment that the lease's holder has to compute into its blocks first_block, ...
+  struct Run {
+    int first_block;
+    int num_blocks;
+    int position;  // of the first token
+    TokenIds tokens;
+  };
+
+  // Keeps a chain of blocks alive. Move-only.
+  class Lease {
+   public:
+    Lease(Lease&& other) noexcept;
+    Lease& operator=(Lease&&) = delete;
+    ~Lease();
+
+    std::span<const KeyBlock> blocks() const { return blocks_; }
+    int num_tokens() const { return num_tokens_; }
+    const std::vector<Run>& pending() const { return pending_; }
+    void mark_computed(const Run& run);
+    bool computed_up_to(int num_blocks) const;  // the first num_blocks, by this lease's holder or another's
+
+   private:
+    friend class PrefixCache;
+    explicit Lease(PrefixCache* cache) : cache_(cache) {}
+    PrefixCache* cache_;
+    std::vector<Node*> nodes_;  // held; empty once moved from
+    std::vector<KeyBlock> blocks_;
+    std::vector<Run> pending_;
+    int num_tokens_ = 0;
+  };
+
+  explicit PrefixCache(BlockPool& pool);
+  ~PrefixCache();
+  PrefixCache(const PrefixCache&) = delete;
+  PrefixCache& operator=(const PrefixCache&) = delete;
+
+  std::optional<Lease> acquire(const std::vector<TokenIds>& segments);
+  // Makes at least num_blocks free in the pool; false (and the pool as it was) when leases hold too much.
+  bool reserve(int num_blocks);
+  void clear();  // drops everything that no lease holds
+
+  int num_cached() const { return num_cached_; }  // blocks that no lease holds
+  int num_leased() const { return num_nodes_ - num_cached_; }
+
+ private:
+  struct Node {
+    Node* parent = nullptr;
+    TokenIds tokens;  // 1..kBlockTokens
+    BlockPool::Block block;
+    std::map<TokenIds, std::unique_ptr<Node>> children;
+    int leases = 0;
+    bool computed = false;
+    std::uint64_t last_used = 0;
+  };
+  using Chunk = std::pair<int, TokenIds>;  // segment, tokens
+
+  static std::vector<Chunk> chunks_of(const std::vector<TokenIds>& segments);
+  std::vector<Node*> find(const std::vector<Chunk>& chunks);
+  Node* insert(Node* parent, const TokenIds& tokens);
+  void hold(Node* node);
+  void drop(Node* node);
+  void evict(Node* leaf);
+
+  BlockPool& pool_;
+  Node root_;
+  std::set<std::pair<std::uint64_t, Node*>> lru_;  // evictable leaves, oldest first
+  std::uint64_t clock_ = 0;
+  int num_nodes_ = 0;
+  int num_cached_ = 0;
+};
+
+}  // namespace exp3rt

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <span>
+
+#include "core/batch.h"
+#include "core/model_config.h"
+#include "ops/attention.h"
+
+namespace exp3rt {
+
+// The memory behind the KV blocks, for all layers. Reserved as a whole, taken from the system as blocks are used.
+class KvStorage {
+ public:
+  // As many blocks as fit; throws std::invalid_argument if not one does.
+  KvStorage(const ModelConfig& config, DataType dtype, std::size_t max_bytes);
+  ~KvStorage();
+  KvStorage(const KvStorage&) = delete;
+  KvStorage& operator=(const KvStorage&) = delete;
+
+  int num_blocks() const { return num_blocks_; }
+  KvLayer layer(int index) const;
+  // Zeroes the values of a block that changed hands: weights of 0 must meet numbers, whatever was there before.
+  void refresh(BlockId block) const;
+
+ private:
+  AttentionShape shape_;
+  int num_layers_;
+  int num_blocks_;
+  std::size_t block_stride_;  // bytes of a block in one layer
+  std::size_t size_;
+  std::byte* data_;
+};
+
+}  // namespace exp3rt

@@ -1,0 +1,219 @@
+#include "model/llama.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ops/isa.h"
+#include "ops/parallel.h"
+#include "ops/store.h"
+#include "ops/vector_kernels.h"
+
+namespace exp3rt {
+namespace {
+
+constexpr int kMaxPanelRows = 64;  // activations of a panel stay in the L2 cache
+constexpr int kMinPanelRows = 16;  // fewer rows waste the product kernels
+
+std::size_t z(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+// Of one thread, for one panel.
+struct Workspace {
+  AlignedBuffer input, output;
+};
+
+Workspace& workspace() {
+  thread_local Workspace space;
+  return space;
+}
+
+int padded(int rows) { return MatMul::padded_row_count(rows); }
+
+}  // namespace
+
+Llama::Llama(Weights& weights, const ModelConfig& config, int num_threads)
+    : config_(config),
+      num_threads_(num_threads),
+      dtype_(compute_type(config.dtype)),
+      embed_(weights.rows("embed", config.vocab_size, config.hidden_size, config.dtype)),
+      final_norm_(weights.vector("final_norm", config.hidden_size)),
+      inv_freq_(weights.vector("rope.inv_freq", config.head_dim / 2)),
+      attention_({config.num_heads, config.num_kv_heads, config.head_dim, dtype_}),
+      qkv_(dtype_, config.hidden_size, config.qkv_size()),
+      o_(dtype_, config.attention_size(), config.hidden_size),
+      gate_up_(dtype_, config.hidden_size, 2 * config.intermediate_size),
+      down_(dtype_, config.intermediate_size, config.hidden_size) {
+  for (int i = 0; i < config.num_layers; ++i) layers_.push_back(load_layer(weights, config, i));
+}
+
+Llama::Layer Llama::load_layer(Weights& weights, const ModelConfig& config, int index) {
+  const std::string at = "layers." + std::to_string(index) + ".";
+  const int hidden = config.hidden_size;
+  return {
+      weights.vector(at + "attn_norm", hidden),
+      weights.matrix(at + "qkv", config.qkv_size(), hidden, config.dtype),
+      weights.optional_vector(at + "qkv_bias", config.qkv_size()),
+      weights.optional_vector(at + "q_norm", config.head_dim),
+      weights.optional_vector(at + "k_norm", config.head_dim),
+      weights.matrix(at + "o", hidden, config.attention_size(), config.dtype),
+      weights.vector(at + "mlp_norm", hidden),
+      weights.matrix(at + "gate_up", 2 * config.intermediate_size, hidden, config.dtype),
+      weights.matrix(at + "down", hidden, config.intermediate_size, config.dtype),
+  };
+}
+
+void Llama::forward(const Batch& batch, const KvStorage& kv, float* hidden) {
+  prepare(batch);
+  const std::vector<AttentionTile> tiles = attention_.tiles(batch);
+  const auto num_panels = static_cast<std::int64_t>(panels_.size());
+  const auto num_heads = static_cast<std::int64_t>(config_.num_kv_heads);
+  const auto num_tiles = static_cast<std::int64_t>(tiles.size());
+
+  parallel_for(num_threads_, static_cast<std::int64_t>(batch.fresh_blocks.size()),
+               [&](std::int64_t i) { kv.refresh(batch.fresh_blocks[z(i)]); });
+  parallel_for(num_threads_, num_panels, [&](std::int64_t i) {
+    embed(batch, panels_[z(i)]);
+    write_query_key_value(0, panels_[z(i)], kv.layer(0));
+  });
+  for (int l = 0; l < config_.num_layers; ++l) {
+    const KvLayer layer_kv = kv.layer(l);
+    parallel_for(num_threads_, num_tiles * num_heads, [&](std::int64_t i) {
+      const int head = static_cast<int>(i / num_tiles);
+      attention_.run(tiles[z(i % num_tiles)], head, layer_kv, queries_ + z(head) * query_stride_, attended_);
+    });
+    parallel_for(num_threads_, num_panels, [&](std::int64_t i) {
+      const Panel panel = panels_[z(i)];
+      attention_output(layers_[z(l)], panel);
+      mlp(layers_[z(l)], panel);
+      if (l + 1 < config_.num_layers) write_query_key_value(l + 1, panel, kv.layer(l + 1));
+    });
+  }
+  for (std::size_t i = 0; i < batch.outputs.size(); ++i) {
+    const float* row = residual_ + z(batch.outputs[i].row) * z(config_.hidden_size);
+    vector_kernels().rms_norm(row, final_norm_, config_.rms_norm_eps, config_.hidden_size,
+                              hidden + i * z(config_.hidden_size));
+  }
+}
+
+// Cuts the batch into panels and makes room for it.
+void Llama::prepare(const Batch& batch) {
+  const int rows = batch.num_rows();
+  const auto share = round_up(ceil_div(rows, num_threads_), kMinPanelRows);
+  const int panel_rows = static_cast<int>(std::clamp<std::int64_t>(share, kMinPanelRows, kMaxPanelRows));
+  panels_.clear();
+  for (int row = 0; row < rows; row += panel_rows) panels_.push_back({row, std::min(panel_rows, rows - row)});
+
+  slots_.resize(z(rows));
+  for (const BatchSlice& slice : batch.slices) {
+    for (int i = 0; i < slice.num_rows; ++i) {
+      const int token = slice.first_own_token + i;
+      slots_[z(slice.first_row + i)] = {slice.own_blocks[z(token / kBlockTokens)], token % kBlockTokens};
+    }
+  }
+
+  const int group = config_.num_heads / config_.num_kv_heads;
+  const std::size_t head_row_bytes = z(config_.head_dim) * size_of(dtype_);
+  residual_ = residual_buffer_.get<float>(z(rows) * z(config_.hidden_size));
+  query_stride_ = z(round_up(rows * group + MatMul::kMaxRows, 64)) * head_row_bytes;
+  queries_ = query_buffer_.get<std::byte>(query_stride_ * z(config_.num_kv_heads));
+  attended_ = attended_buffer_.get<std::byte>(z(rows + MatMul::kMaxRows) * z(config_.num_heads) * head_row_bytes);
+  cosine_ = cosine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
+  sine_ = sine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
+}
+
+void Llama::embed(const Batch& batch, Panel panel) {
+  const std::size_t hidden = z(config_.hidden_size);
+  const std::size_t half = z(config_.head_dim / 2);
+  for (int row = panel.first_row; row < panel.first_row + panel.num_rows; ++row) {
+    const std::byte* from = embed_ + z(batch.tokens[z(row)]) * hidden * size_of(config_.dtype);
+    load(config_.dtype, from, config_.hidden_size, residual_ + z(row) * hidden);
+    const auto position = static_cast<float>(batch.positions[z(row)]);
+    for (std::size_t i = 0; i < half; ++i) {
+      const float angle = position * inv_freq_[i];
+      cosine_[z(row) * half + i] = std::cos(angle);
+      sine_[z(row) * half + i] = std::sin(angle);
+    }
+  }
+}
+
+void Llama::write_query_key_value(int layer_index, Panel panel, const KvLayer& kv) {
+  const Layer& layer = layers_[z(layer_index)];
+  const std::size_t width = z(config_.qkv_size());
+  auto* input = workspace().input.get<std::byte>(z(padded(panel.num_rows)) * z(config_.hidden_size) * size_of(dtype_));
+  auto* output = workspace().output.get<float>(z(padded(panel.num_rows)) * width);
+  normalize(layer.attn_norm, panel, input);
+  qkv_(input, layer.qkv, output, panel.num_rows);
+  for (int i = 0; i < panel.num_rows; ++i) place_row(layer, panel.first_row + i, output + z(i) * width, kv);
+}
+
+// One row of the product: the query goes to the batch's queries, the key and value to their block.
+void Llama::place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv) {
+  const VectorKernels& kernels = vector_kernels();
+  const int dim = config_.head_dim;
+  const int group = config_.num_heads / config_.num_kv_heads;
+  float* keys = qkv + config_.num_heads * dim;
+  const float* values = keys + config_.num_kv_heads * dim;
+  if (layer.qkv_bias) kernels.scale_add(qkv, 1.0f, layer.qkv_bias, config_.qkv_size());
+  if (layer.q_norm) normalize_heads(layer.q_norm, qkv, config_.num_heads);
+  if (layer.k_norm) normalize_heads(layer.k_norm, keys, config_.num_kv_heads);
+  const std::size_t angles = z(row) * z(dim / 2);
+  for (int head = 0; head < config_.num_heads + config_.num_kv_heads; ++head) {
+    kernels.rotate(qkv + head * dim, cosine_ + angles, sine_ + angles, dim / 2);
+  }
+  kernels.scale(qkv, 1.0f / std::sqrt(static_cast<float>(dim)), config_.num_heads * dim);
+  const Slot slot = slots_[z(row)];
+  const std::size_t group_bytes = z(group * dim) * size_of(dtype_);
+  for (int head = 0; head < config_.num_kv_heads; ++head) {
+    store(dtype_, qkv + head * group * dim, group * dim, queries_ + z(head) * query_stride_ + z(row) * group_bytes);
+    kv.store(slot.block, slot.index, head, keys + head * dim, values + head * dim);
+  }
+}
+
+void Llama::normalize_heads(const float* weight, float* heads, int count) const {
+  const int dim = config_.head_dim;
+  for (int head = 0; head < count; ++head) {
+    vector_kernels().rms_norm(heads + head * dim, weight, config_.rms_norm_eps, dim, heads + head * dim);
+  }
+}
+
+void Llama::attention_output(const Layer& layer, Panel panel) {
+  auto* output = workspace().output.get<float>(z(padded(panel.num_rows)) * z(config_.hidden_size));
+  const std::size_t row_bytes = z(config_.attention_size()) * size_of(dtype_);
+  o_(attended_ + z(panel.first_row) * row_bytes, layer.o, output, panel.num_rows);
+  add_to_residual(panel, output);
+}
+
+void Llama::mlp(const Layer& layer, Panel panel) {
+  const std::size_t rows = z(padded(panel.num_rows));
+  const std::size_t inner = z(config_.intermediate_size);
+  const std::size_t widest = std::max(z(config_.hidden_size), inner);
+  auto* input = workspace().input.get<std::byte>(rows * widest * size_of(dtype_));
+  auto* output = workspace().output.get<float>(rows * std::max(2 * inner, z(config_.hidden_size)));
+  normalize(layer.mlp_norm, panel, input);
+  gate_up_(input, layer.gate_up, output, panel.num_rows);
+  for (int i = 0; i < panel.num_rows; ++i) {
+    float* gate = output + z(i) * 2 * inner;
+    vector_kernels().swiglu(gate, gate + inner, config_.intermediate_size);
+    store(dtype_, gate, config_.intermediate_size, input + z(i) * inner * size_of(dtype_));
+  }
+  down_(input, layer.down, output, panel.num_rows);
+  add_to_residual(panel, output);
+}
+
+// out: [panel rows, hidden] in the products' type
+void Llama::normalize(const float* weight, Panel panel, std::byte* out) const {
+  thread_local AlignedBuffer buffer;
+  const std::size_t hidden = z(config_.hidden_size);
+  float* normed = buffer.get<float>(hidden);
+  for (int i = 0; i < panel.num_rows; ++i) {
+    const float* row = residual_ + z(panel.first_row + i) * hidden;
+    vector_kernels().rms_norm(row, weight, config_.rms_norm_eps, config_.hidden_size, normed);
+    store(dtype_, normed, config_.hidden_size, out + z(i) * hidden * size_of(dtype_));
+  }
+}
+
+void Llama::add_to_residual(Panel panel, const float* y) {
+  const auto count = static_cast<std::int64_t>(panel.num_rows) * config_.hidden_size;
+  vector_kernels().scale_add(residual_ + z(panel.first_row) * z(config_.hidden_size), 1.0f, y, count);
+}
+
+}  // namespace exp3rt

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/batch.h"
+#include "core/model_config.h"
+#include "model/kv_storage.h"
+#include "model/weights.h"
+#include "ops/aligned_buffer.h"
+#include "ops/attention.h"
+#include "ops/matmul.h"
+
+namespace exp3rt {
+
+// The decoder of the Llama family: Llama 2 and 3, SmolLM2, Mistral, Qwen2 (bias on q, k, v), Qwen3 (norm on q and k).
+//
+// A forward pass runs over panels of rows that fit the cache; for each layer, all threads meet twice: once when every
+// key of the batch is written, once when every row has attended.
+class Llama {
+ public:
+  Llama(Weights& weights, const ModelConfig& config, int num_threads);
+
+  // hidden: [batch.outputs.size(), hidden_size], the normed last hidden state of the rows asked for.
+  void forward(const Batch& batch, const KvStorage& kv, float* hidden);
+
+ private:
+  struct Layer {
+    const float* attn_norm;
+    PackedMatrix qkv;
+    const float* qkv_bias;  // null: none
+    const float* q_norm;    // null: none
+    const float* k_norm;
+    PackedMatrix o;
+    const float* mlp_norm;
+    PackedMatrix gate_up;
+    PackedMatrix down;
+  };
+  struct Panel {
+    int first_row;
+    int num_rows;
+  };
+  struct Slot {
+    BlockId block;
+    int index;  // token within the block
+  };
+
+  static Layer load_layer(Weights& weights, const ModelConfig& config, int index);
+  void prepare(const Batch& batch);
+  void embed(const Batch& batch, Panel panel);
+  void write_query_key_value(int layer, Panel panel, const KvLayer& kv);
+  void place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv);
+  void normalize_heads(const float* weight, float* heads, int count) const;
+  void attention_output(const Layer& layer, Panel panel);
+  void mlp(const Layer& layer, Panel panel);
+  void normalize(const float* weight, Panel panel, std::byte* out) const;
+  void add_to_residual(Panel panel, const float* y);
+
+  ModelConfig config_;
+  int num_threads_;
+  DataType dtype_;  // of the products
+  const std::byte* embed_;
+  const float* final_norm_;
+  const float* inv_freq_;  // [head_dim / 2]
+  std::vector<Layer> layers_;
+  Attention attention_;
+  MatMul qkv_, o_, gate_up_, down_;
+
+  // Of the batch at hand.
+  std::vector<Panel> panels_;
+  std::vector<Slot> slots_;  // [rows]
+  AlignedBuffer residual_buffer_, query_buffer_, attended_buffer_, cosine_buffer_, sine_buffer_;
+  float* residual_ = nullptr;      // [rows, hidden]
+  std::byte* queries_ = nullptr;   // [num_kv_heads, rows * group (+ slack), head_dim]
+  std::size_t query_stride_ = 0;   // bytes between key heads
+  std::byte* attended_ = nullptr;  // [rows (+ slack), num_heads * head_dim]
+  float* cosine_ = nullptr;        // [rows, head_dim / 2]
+  float* sine_ = nullptr;
+};
+
+}  // namespace exp3rt

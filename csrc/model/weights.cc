@@ -1,0 +1,79 @@
+#include "model/weights.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <numeric>
+#include <stdexcept>
+
+#include "ops/isa.h"
+
+namespace exp3rt {
+namespace {
+
+std::string text(const std::vector<std::int64_t>& shape) {
+  std::string out = "[";
+  for (const std::int64_t size : shape) out += (out.size() > 1 ? ", " : "") + std::to_string(size);
+  return out + "]";
+}
+
+const char* text(DataType dtype) { return dtype == DataType::kFloat32 ? "F32" : "BF16"; }
+
+}  // namespace
+
+Weights::Weights(const std::string& path, const std::vector<TensorEntry>& tensors) : path_(path) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) throw std::runtime_error(path + ": " + std::strerror(errno));
+  struct stat info{};
+  ::fstat(file, &info);
+  size_ = static_cast<std::size_t>(info.st_size);
+  void* mapped = size_ ? ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
+  ::close(file);
+  if (mapped == MAP_FAILED) throw std::runtime_error(path + ": cannot be mapped into memory");
+  data_ = static_cast<std::byte*>(mapped);
+  for (const TensorEntry& tensor : tensors) tensors_.emplace(tensor.name, tensor);
+}
+
+Weights::~Weights() { ::munmap(data_, size_); }
+
+const std::byte* Weights::find(const std::string& name, DataType dtype, const std::vector<std::int64_t>& shape) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) throw std::runtime_error(path_ + ": tensor " + name + " is missing");
+  const TensorEntry& tensor = found->second;
+  if (tensor.dtype != dtype || tensor.shape != shape) {
+    throw std::runtime_error(path_ + ": tensor " + name + " is " + text(tensor.dtype) + " " + text(tensor.shape) +
+                             ", expected " + text(dtype) + " " + text(shape));
+  }
+  const auto count = std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+  const std::size_t bytes = static_cast<std::size_t>(count) * size_of(dtype);
+  if (tensor.num_bytes != bytes || tensor.offset > size_ || bytes > size_ - tensor.offset) {
+    throw std::runtime_error(path_ + ": tensor " + name + " lies outside the file; the file is truncated or damaged");
+  }
+  return data_ + tensor.offset;
+}
+
+PackedMatrix Weights::matrix(const std::string& name, std::int64_t n, std::int64_t k, DataType dtype) {
+  PackedMatrix matrix{nullptr, n, k, dtype};
+  matrix.data = find(name, dtype, {matrix.num_panels(), padded_rows(dtype, k), kPanelColumns});
+  if (compute_type(dtype) == dtype) return matrix;
+  const std::vector<float>& wide = widened_.emplace_back(widen(matrix));
+  return {wide.data(), n, k, DataType::kFloat32};
+}
+
+const float* Weights::vector(const std::string& name, std::int64_t n) const {
+  return reinterpret_cast<const float*>(find(name, DataType::kFloat32, {n}));
+}
+
+const float* Weights::optional_vector(const std::string& name, std::int64_t n) const {
+  return tensors_.contains(name) ? vector(name, n) : nullptr;
+}
+
+const std::byte* Weights::rows(const std::string& name, std::int64_t n, std::int64_t k, DataType dtype) const {
+  return find(name, dtype, {n, k});
+}
+
+}  // namespace exp3rt

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/types.h"
+#include "ops/packed_matrix.h"
+
+namespace exp3rt {
+
+// A tensor of the engine's weights file, as its header tells.
+struct TensorEntry {
+  std::string name;
+  DataType dtype;
+  std::vector<std::int64_t> shape;
+  std::size_t offset;  // bytes from the start of the file
+  std::size_t num_bytes;
+};
+
+// The weights file, memory-mapped: pages are read when they are first used, and shared between processes.
+// Views stay valid as long as this lives. Every mismatch throws std::runtime_error naming the file and the tensor.
+class Weights {
+ public:
+  Weights(const std::string& path, const std::vector<TensorEntry>& tensors);
+  ~Weights();
+  Weights(const Weights&) = delete;
+  Weights& operator=(const Weights&) = delete;
+
+  // W[n, k], in what this machine computes `dtype` in; widened once if that is not what the file holds.
+  PackedMatrix matrix(const std::string& name, std::int64_t n, std::int64_t k, DataType dtype);
+  const float* vector(const std::string& name, std::int64_t n) const;
+  const float* optional_vector(const std::string& name, std::int64_t n) const;  // null if there is none
+  const std::byte* rows(const std::string& name, std::int64_t n, std::int64_t k, DataType dtype) const;
+
+ private:
+  const std::byte* find(const std::string& name, DataType dtype, const std::vector<std::int64_t>& shape) const;
+
+  std::string path_;
+  std::map<std::string, TensorEntry> tensors_;
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::vector<std::vector<float>> widened_;
+};
+
+}  // namespace exp3rt

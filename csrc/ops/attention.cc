@@ -1,0 +1,175 @@
+#include "ops/attention.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "ops/aligned_buffer.h"
+#include "ops/store.h"
+#include "ops/vector_kernels.h"
+
+namespace exp3rt {
+namespace {
+
+constexpr int kTileRows = 192;  // query rows: three heads of 64 tokens, which keeps scores and sums in the L2 cache
+
+bool same(std::span<const KeyBlock> a, std::span<const KeyBlock> b) {
+  return a.data() == b.data() && a.size() == b.size();
+}
+
+template <typename T>
+void scatter(const float* from, int count, T* to, auto offset, auto convert) {
+  for (int i = 0; i < count; ++i) to[offset(i)] = convert(from[i]);
+}
+
+void scatter(DataType dtype, const float* from, int count, std::byte* to, auto offset) {
+  if (dtype == DataType::kFloat32) {
+    scatter(from, count, reinterpret_cast<float*>(to), offset, [](float x) { return x; });
+  } else {
+    scatter(from, count, reinterpret_cast<bfloat16*>(to), offset, to_bfloat16);
+  }
+}
+
+}  // namespace
+
+std::size_t KvLayer::key_bytes() const {
+  return static_cast<std::size_t>(panel_size(shape.dtype, shape.head_dim)) * size_of(shape.dtype);
+}
+
+std::size_t KvLayer::value_bytes() const {
+  const auto panels = ceil_div(shape.head_dim, kPanelColumns);
+  return static_cast<std::size_t>(panels * panel_size(shape.dtype, kBlockTokens)) * size_of(shape.dtype);
+}
+
+std::byte* KvLayer::keys(BlockId block, int kv_head) const {
+  const std::size_t head_stride = key_bytes() + value_bytes();
+  return data + static_cast<std::size_t>(block) * block_stride + static_cast<std::size_t>(kv_head) * head_stride;
+}
+
+void KvLayer::store(BlockId block, int slot, int kv_head, const float* key, const float* value) const {
+  const DataType dtype = shape.dtype;
+  scatter(dtype, key, shape.head_dim, keys(block, kv_head), [=](int d) { return offset_in_panel(dtype, d, slot); });
+  scatter(dtype, value, shape.head_dim, values(block, kv_head), [=](int d) {
+    return d / kPanelColumns * panel_size(dtype, kBlockTokens) + offset_in_panel(dtype, slot, d % kPanelColumns);
+  });
+}
+
+// Of one tile and key head; one per thread, reused.
+struct Attention::State {
+  AlignedBuffer scores_buffer, weights_buffer, part_buffer, sum_buffer;
+  const std::byte* queries = nullptr;
+  std::array<float, kTileRows> max;
+  std::array<float, kTileRows> weight;  // sum of the softmax weights
+  float* sum = nullptr;                 // [rows, head_dim], weighted values
+};
+
+Attention::Attention(AttentionShape shape)
+    : shape_(shape),
+      scores_(shape.dtype, shape.head_dim, kBlockTokens),
+      values_(shape.dtype, kBlockTokens, shape.head_dim) {}
+
+std::vector<AttentionTile> Attention::tiles(const Batch& batch) const {
+  const int max_rows = std::max(1, kTileRows / shape_.group());
+  const std::span<const BatchSlice> slices = batch.slices;
+  std::vector<AttentionTile> tiles;
+  for (std::size_t s = 0; s < slices.size(); ++s) {
+    const BatchSlice& slice = slices[s];
+    const bool joins = s > 0 && same(slice.context, slices[s - 1].context);
+    int row = slice.first_row;
+    const int end = slice.first_row + slice.num_rows;
+    if (joins && tiles.back().num_rows < max_rows) {
+      AttentionTile& tile = tiles.back();
+      const int taken = std::min(slice.num_rows, max_rows - tile.num_rows);
+      tile.num_rows += taken;
+      tile.slices = {tile.slices.data(), tile.slices.size() + 1};
+      row += taken;
+    }
+    for (; row < end; row += max_rows) tiles.push_back({row, std::min(max_rows, end - row), slices.subspan(s, 1)});
+  }
+  return tiles;
+}
+
+void Attention::run(const AttentionTile& tile, int kv_head, const KvLayer& kv, const void* queries, void* out) const {
+  thread_local State state;
+  const int group = shape_.group();
+  const int rows = tile.num_rows * group;
+  const auto row_bytes = static_cast<std::size_t>(shape_.head_dim) * size_of(shape_.dtype);
+  state.queries = static_cast<const std::byte*>(queries) + static_cast<std::size_t>(tile.first_row * group) * row_bytes;
+  state.max.fill(-std::numeric_limits<float>::infinity());
+  state.weight.fill(0.0f);
+  const auto size = static_cast<std::size_t>(rows) * static_cast<std::size_t>(shape_.head_dim);
+  state.sum = state.sum_buffer.get<float>(size);
+  std::fill_n(state.sum, size, 0.0f);
+
+  std::array<int, kTileRows> valid;  // keys of the block that each query row may see
+  for (const KeyBlock& block : tile.slices.front().context) {
+    valid.fill(block.num_tokens);
+    attend(state, 0, rows, kv, block.block, kv_head, valid);
+  }
+  for (const BatchSlice& slice : tile.slices) attend_own(state, tile, slice, kv, kv_head);
+  write(state, tile, kv_head, out);
+}
+
+// The rows that the tile and the slice have in common meet the slice's own blocks, causally.
+void Attention::attend_own(State& state, const AttentionTile& tile, const BatchSlice& slice, const KvLayer& kv,
+                           int kv_head) const {
+  const int group = shape_.group();
+  const int begin = std::max(slice.first_row, tile.first_row);
+  const int end = std::min(slice.first_row + slice.num_rows, tile.first_row + tile.num_rows);
+  const auto own = [&](int row) { return slice.first_own_token + row - slice.first_row; };
+  std::array<int, kTileRows> valid;
+  for (int block = 0; block * kBlockTokens <= own(end - 1); ++block) {
+    const int first = std::max(begin, begin + block * kBlockTokens - own(begin));  // rows before see none of it
+    for (int row = first; row < end; ++row) {
+      const int seen = std::min(own(row) - block * kBlockTokens + 1, kBlockTokens);
+      std::fill_n(valid.begin() + (row - first) * group, group, seen);
+    }
+    const BlockId id = slice.own_blocks[static_cast<std::size_t>(block)];
+    attend(state, (first - tile.first_row) * group, (end - first) * group, kv, id, kv_head, valid);
+  }
+}
+
+// Query rows [first, first + count) of the tile meet one block.
+void Attention::attend(State& state, int first, int count, const KvLayer& kv, BlockId block, int kv_head,
+                       std::span<const int> valid) const {
+  const VectorKernels& kernels = vector_kernels();
+  const DataType dtype = shape_.dtype;
+  const auto dim = static_cast<std::size_t>(shape_.head_dim);
+  const auto padded = static_cast<std::size_t>(MatMul::padded_row_count(count));
+  float* scores = state.scores_buffer.get<float>(padded * kBlockTokens);
+  std::byte* weights = state.weights_buffer.get<std::byte>(padded * kBlockTokens * size_of(dtype));
+  float* part = state.part_buffer.get<float>(padded * dim);  // [count, head_dim], this block's weighted values
+
+  const std::byte* queries = state.queries + static_cast<std::size_t>(first) * dim * size_of(dtype);
+  scores_(queries, {kv.keys(block, kv_head), kBlockTokens, shape_.head_dim, dtype}, scores, count);
+  std::array<float, kTileRows> factors;
+  for (int i = 0; i < count; ++i) {
+    const auto row = static_cast<std::size_t>(first + i);
+    const auto at = static_cast<std::size_t>(i);
+    factors[at] = kernels.softmax_block(scores + at * kBlockTokens, valid[at], &state.max[row], &state.weight[row]);
+  }
+  store(dtype, scores, static_cast<std::int64_t>(count) * kBlockTokens, weights);
+  values_(weights, {kv.values(block, kv_head), shape_.head_dim, kBlockTokens, dtype}, part, count);
+  for (int i = 0; i < count; ++i) {
+    const auto row = static_cast<std::size_t>(first + i);
+    const auto at = static_cast<std::size_t>(i);
+    kernels.scale_add(state.sum + row * dim, factors[at], part + at * dim, shape_.head_dim);
+  }
+}
+
+void Attention::write(const State& state, const AttentionTile& tile, int kv_head, void* out) const {
+  const int group = shape_.group();
+  const auto dim = static_cast<std::size_t>(shape_.head_dim);
+  const std::size_t row_size = static_cast<std::size_t>(shape_.num_heads) * dim;
+  const std::size_t head_at = static_cast<std::size_t>(kv_head * group) * dim;
+  for (int i = 0; i < tile.num_rows * group; ++i) {
+    const auto row = static_cast<std::size_t>(i);
+    float* sum = state.sum + row * dim;
+    vector_kernels().scale(sum, 1.0f / state.weight[row], shape_.head_dim);
+    const auto token = static_cast<std::size_t>(tile.first_row + i / group);
+    const std::size_t at = token * row_size + head_at + static_cast<std::size_t>(i % group) * dim;
+    store(shape_.dtype, sum, shape_.head_dim, static_cast<std::byte*>(out) + at * size_of(shape_.dtype));
+  }
+}
+
+}  // namespace exp3rt

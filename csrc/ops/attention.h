@@ -1,0 +1,71 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "core/batch.h"
+#include "ops/matmul.h"
+
+namespace exp3rt {
+
+struct AttentionShape {
+  int num_heads;
+  int num_kv_heads;
+  int head_dim;
+  DataType dtype;  // of queries, keys, values and the output
+
+  int group() const { return num_heads / num_kv_heads; }  // query heads that share a key head
+};
+
+// The keys and values of one layer. For each block and key head: Kᵀ [head_dim, kBlockTokens] and V [kBlockTokens,
+// head_dim], both packed, so that each is an operand of a product as it lies.
+struct KvLayer {
+  AttentionShape shape;
+  std::byte* data;
+  std::size_t block_stride;  // bytes
+
+  std::size_t key_bytes() const;
+  std::size_t value_bytes() const;
+  std::byte* keys(BlockId block, int kv_head) const;
+  std::byte* values(BlockId block, int kv_head) const { return keys(block, kv_head) + key_bytes(); }
+  // key, value: [head_dim] fp32, stored as token `slot` of the block
+  void store(BlockId block, int slot, int kv_head, const float* key, const float* value) const;
+};
+
+// Rows of a batch that share a context: the unit of work, for one key head.
+struct AttentionTile {
+  int first_row;
+  int num_rows;
+  std::span<const BatchSlice> slices;  // that these rows belong to
+};
+
+// Grouped-query attention over KV blocks.
+//
+// A tile's queries meet each block of the shared context in one product, whichever sequences they belong to; then each
+// sequence's rows meet their own blocks, causally. The parts are merged by their log-sum-exp as they come (streaming
+// softmax: Milakov and Gimelshein, arXiv 1805.02867; tiled as in FlashAttention, arXiv 2205.14135). Every row sees its
+// keys block by block in the same order whatever else is in the batch, so its result does not depend on it.
+class Attention {
+ public:
+  explicit Attention(AttentionShape shape);
+
+  std::vector<AttentionTile> tiles(const Batch& batch) const;
+
+  // queries: [num_kv_heads][query_rows][head_dim], row r of the batch at query rows r * group ..., scaled already;
+  // readable for kMaxRows more rows. out: [rows, num_heads * head_dim].
+  void run(const AttentionTile& tile, int kv_head, const KvLayer& kv, const void* queries, void* out) const;
+
+ private:
+  struct State;
+  void attend_own(State& state, const AttentionTile& tile, const BatchSlice& slice, const KvLayer& kv,
+                  int kv_head) const;
+  void attend(State& state, int first, int count, const KvLayer& kv, BlockId block, int kv_head,
+              std::span<const int> valid) const;
+  void write(const State& state, const AttentionTile& tile, int kv_head, void* out) const;
+
+  AttentionShape shape_;
+  MatMul scores_;  // queries Kᵀ
+  MatMul values_;  // weights V
+};
+
+}  // namespace exp3rt

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+
+#include "ops/bfloat16.h"
+
+namespace exp3rt {
+
+// Row-wise fp32 kernels. vector_kernels.cc is compiled once for each instruction set, and this is its table.
+// A row's result depends on that row alone.
+struct VectorKernels {
+  // out[i] = x[i] / rms(x) * weight[i]
+  void (*rms_norm)(const float* x, const float* weight, float epsilon, std::int64_t n, float* out);
+  // Rotates (x[i], x[i + half]) by the angle whose cosine and sine are given; in place. HF's "rotate half" convention.
+  void (*rotate)(float* x, const float* cosine, const float* sine, std::int64_t half);
+  // gate[i] = silu(gate[i]) * up[i]
+  void (*swiglu)(float* gate, const float* up, std::int64_t n);
+  // x = factor * x + y
+  void (*scale_add)(float* x, float factor, const float* y, std::int64_t n);
+  void (*scale)(float* x, float factor, std::int64_t n);
+  float (*dot)(const float* x, const float* y, std::int64_t n);
+  void (*to_bfloat16)(const float* x, std::int64_t n, bfloat16* out);
+  void (*to_float)(const bfloat16* x, std::int64_t n, float* out);
+  // One step of a streaming softmax over kBlockTokens scores, the first `valid` of which count. The scores become
+  // weights exp(s - max), 0 where they do not count; *max and *sum are brought up to date.
+  // Returns exp(old max - new max): the factor for what was summed up before.
+  float (*softmax_block)(float* scores, int valid, float* max, float* sum);
+};
+
+const VectorKernels& vector_kernels();  // the best for cpu_isa()
+
+}  // namespace exp3rt

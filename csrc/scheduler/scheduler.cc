@@ -1,0 +1,240 @@
+#include "scheduler/scheduler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <utility>
+
+namespace exp3rt {
+namespace {
+
+double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
+
+bool expired(const GroupState& group, Clock::time_point now) {
+  const double timeout = group.request.timeout_s;
+  return timeout > 0 && seconds(now - group.submitted) > timeout;
+}
+
+int num_blocks(std::size_t tokens) {
+  return static_cast<int>(ceil_div(static_cast<std::int64_t>(tokens), kBlockTokens));
+}
+
+[[noreturn]] void reject(const std::string& what) { throw std::invalid_argument("rerank group: " + what); }
+
+}  // namespace
+
+Scheduler::Scheduler(BlockPool& pool, PrefixCache& cache, int max_batch_tokens)
+    : pool_(pool), cache_(cache), max_batch_tokens_(max_batch_tokens) {
+  if (max_batch_tokens < 1) throw std::invalid_argument("max_batch_tokens must be at least 1");
+}
+
+void Scheduler::check(const RerankGroup& request) const {
+  if (request.label_tokens.empty()) reject("label_tokens is empty");
+  if (request.max_reasoning_tokens < 0) reject("max_reasoning_tokens is negative");
+  if (request.max_reasoning_tokens > 0 && request.answer_tokens.empty()) {
+    reject("answer_tokens is empty, and reasoning needs an answer");
+  }
+  int prefix_blocks = 0;
+  for (const TokenIds& segment : request.prefix) prefix_blocks += num_blocks(segment.size());
+  for (std::size_t i = 0; i < request.suffixes.size(); ++i) {
+    const TokenIds& suffix = request.suffixes[i];
+    if (suffix.empty()) reject("suffix " + std::to_string(i) + " is empty");
+    const int needed = prefix_blocks + num_blocks(static_cast<std::size_t>(max_own_tokens(request, suffix)));
+    if (needed > pool_.num_total()) {
+      reject("suffix " + std::to_string(i) + " needs " + std::to_string(needed) +
+             " KV blocks with its prefix, the pool has " + std::to_string(pool_.num_total()) +
+             "; give it a larger KV cache");
+    }
+  }
+}
+
+void Scheduler::add(std::unique_ptr<GroupState> group) {
+  group->num_unfinished = static_cast<int>(group->request.suffixes.size());
+  group->result.candidates.resize(group->request.suffixes.size());
+  waiting_.push_back(std::move(group));
+}
+
+void Scheduler::cancel(GroupId id) {
+  const auto mark = [id](const std::unique_ptr<GroupState>& group) { group->cancelled |= group->id == id; };
+  std::for_each(waiting_.begin(), waiting_.end(), mark);
+  std::for_each(active_.begin(), active_.end(), mark);
+}
+
+const Batch& Scheduler::next_batch() {
+  batch_ = Batch{};
+  output_owners_.clear();
+  stop_cancelled_and_expired();
+  std::size_t i = 0;
+  while (batch_.num_rows() < max_batch_tokens_) {
+    if (i < running_.size()) {
+      schedule(i++);
+    } else if (!admit()) {
+      break;
+    }
+  }
+  if (batch_.empty() && !(waiting_.empty() && active_.empty())) throw std::logic_error("the scheduler is stuck");
+  return batch_;
+}
+
+void Scheduler::stop_cancelled_and_expired() {
+  const auto now = Clock::now();
+  const auto stop = [now, this](GroupState& group) {
+    if (!group.cancelled && !expired(group, now)) return;
+    const Status status = group.cancelled ? Status::kCancelled : Status::kExpired;
+    for (Sequence& sequence : running_) {
+      if (sequence.group != &group || sequence.phase == Sequence::Phase::kPrefix || sequence.finished) continue;
+      sequence.finished = true;
+      finish(group, sequence.index, status);
+    }
+    const int total = static_cast<int>(group.result.candidates.size());
+    while (group.num_admitted < total) finish(group, group.num_admitted++, status);
+  };
+  for (const auto& group : waiting_) stop(*group);
+  for (const auto& group : active_) stop(*group);
+  std::erase_if(waiting_, [](const auto& group) { return group->num_unfinished == 0; });
+  remove_finished();
+}
+
+// Brings in the next sequences, if there are any and there is room for them.
+bool Scheduler::admit() {
+  if (!active_.empty()) {
+    GroupState& group = *active_.back();
+    if (group.num_admitted < static_cast<int>(group.result.candidates.size())) return admit_candidate(group);
+  }
+  if (waiting_.empty()) return false;
+  std::optional<PrefixCache::Lease> lease = cache_.acquire(waiting_.front()->request.prefix);
+  if (!lease) return false;
+  waiting_.front()->lease.emplace(std::move(*lease));
+  admit_group();
+  return true;
+}
+
+void Scheduler::admit_group() {
+  active_.push_back(std::move(waiting_.front()));
+  waiting_.pop_front();
+  GroupState& group = *active_.back();
+  group.started = Clock::now();
+  group.num_runs = static_cast<int>(group.lease->pending().size());
+  for (int run = 0; run < group.num_runs; ++run) {
+    const Sequence& sequence = running_.emplace_back(make_prefix_sequence(group, run));
+    batch_.fresh_blocks.insert(batch_.fresh_blocks.end(), sequence.own_blocks.begin(), sequence.own_blocks.end());
+    stats_.prompt_tokens_reused -= sequence.num_pending();  // counted below as if every candidate had found it
+  }
+}
+
+bool Scheduler::admit_candidate(GroupState& group) {
+  const int index = group.num_admitted;
+  const TokenIds& suffix = group.request.suffixes[static_cast<std::size_t>(index)];
+  const int needed = num_blocks(static_cast<std::size_t>(max_own_tokens(group.request, suffix)));
+  if (!cache_.reserve(needed)) return false;
+  std::vector<BlockPool::Block> blocks;
+  for (int i = 0; i < needed; ++i) {
+    batch_.fresh_blocks.push_back(blocks.emplace_back(pool_.allocate()).id());
+  }
+  const Sequence& sequence = running_.emplace_back(make_candidate(group, index, std::move(blocks)));
+  stats_.prompt_tokens_reused += sequence.num_context_tokens;
+  ++group.num_admitted;
+  return true;
+}
+
+// Puts as much of the sequence as fits into the batch.
+void Scheduler::schedule(std::size_t running_index) {
+  Sequence& sequence = running_[running_index];
+  if (!sequence.ready()) return;
+  const int rows = std::min(sequence.num_pending(), max_batch_tokens_ - batch_.num_rows());
+  const auto context = sequence.group->lease->blocks().first(static_cast<std::size_t>(sequence.num_context_blocks));
+  batch_.slices.push_back({batch_.num_rows(), rows, sequence.num_computed, context, sequence.own_blocks});
+  for (int i = 0; i < rows; ++i) {
+    batch_.tokens.push_back(sequence.pending[sequence.next_pending++]);
+    batch_.positions.push_back(sequence.num_context_tokens + sequence.num_computed++);
+  }
+  stats_.prompt_tokens_computed += rows;
+  if (sequence.num_pending() > 0) return;
+  GroupState& group = *sequence.group;
+  if (sequence.phase == Sequence::Phase::kPrefix) {
+    group.lease->mark_computed(group.lease->pending()[static_cast<std::size_t>(sequence.index)]);
+    --group.num_runs;
+    sequence.finished = true;
+  } else {
+    const bool answers = sequence.phase == Sequence::Phase::kAnswer;
+    const auto labels = answers ? std::span<const TokenId>(group.request.label_tokens) : std::span<const TokenId>();
+    batch_.outputs.push_back({batch_.num_rows() - 1, labels});
+    output_owners_.push_back(running_index);
+  }
+}
+
+void Scheduler::complete(std::vector<OutputValue> values) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    Sequence& sequence = running_[output_owners_[i]];
+    if (sequence.phase == Sequence::Phase::kAnswer) {
+      take_label_logits(sequence, std::move(values[i]));
+    } else if (values[i].next_token < 0) {
+      sequence.finished = true;
+      finish(*sequence.group, sequence.index, Status::kFailed);
+    } else {
+      const int kept = advance_reasoning(sequence, values[i].next_token) ? 1 : 0;
+      stats_.generated_tokens += kept;
+      stats_.prompt_tokens_computed -= kept;  // it will be computed, and is no prompt token
+    }
+  }
+  remove_finished();
+}
+
+void Scheduler::take_label_logits(Sequence& sequence, OutputValue value) {
+  const auto& logits = value.label_logits;
+  const bool finite = std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); });
+  if (finite) {
+    sequence.group->result.candidates[static_cast<std::size_t>(sequence.index)].label_logits =
+        std::move(value.label_logits);
+  }
+  sequence.finished = true;
+  finish(*sequence.group, sequence.index, finite ? Status::kOk : Status::kFailed);
+}
+
+void Scheduler::finish(GroupState& group, int candidate, Status status) {
+  group.result.candidates[static_cast<std::size_t>(candidate)].status = status;
+  ++stats_.candidates_done;
+  if (--group.num_unfinished == 0) deliver(group);
+}
+
+void Scheduler::deliver(GroupState& group) {
+  const auto now = Clock::now();
+  group.result.queue_s = seconds(group.started.value_or(now) - group.submitted);
+  group.result.compute_s = seconds(now - group.started.value_or(now));
+  stats_.queue_s += group.result.queue_s;
+  ++stats_.groups_done;
+  finished_.push_back({std::move(group.on_done), std::move(group.result)});
+}
+
+void Scheduler::remove_finished() {
+  std::erase_if(running_, [](const Sequence& sequence) { return sequence.finished; });
+  std::erase_if(active_, [](const auto& group) { return group->num_unfinished == 0 && group->num_runs == 0; });
+}
+
+std::vector<FinishedGroup> Scheduler::take_finished() { return std::exchange(finished_, {}); }
+
+void Scheduler::fail_all(const std::string& error) {
+  running_.clear();
+  const auto fail = [&error, this](GroupState& group) {
+    if (group.num_unfinished == 0) return;  // delivered before
+    group.result.candidates.clear();
+    group.result.error = error;
+    deliver(group);
+  };
+  for (const auto& group : active_) fail(*group);
+  for (const auto& group : waiting_) fail(*group);
+  active_.clear();
+  waiting_.clear();
+  cache_.clear();  // parts of it may not have been computed
+}
+
+ExecutorStats Scheduler::stats() const {
+  ExecutorStats stats = stats_;
+  stats.blocks_total = pool_.num_total();
+  stats.blocks_free = pool_.num_free();
+  stats.blocks_cached = cache_.num_cached();
+  stats.blocks_in_use = stats.blocks_total - stats.blocks_free - stats.blocks_cached;
+  return stats;
+}
+
+}  // namespace exp3rt

@@ -1,0 +1,72 @@
+#include "scheduler/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace exp3rt {
+namespace {
+
+void append(TokenIds& tokens, const TokenIds& more) { tokens.insert(tokens.end(), more.begin(), more.end()); }
+
+void feed(Sequence& sequence, TokenIds tokens) {
+  sequence.pending = std::move(tokens);
+  sequence.next_pending = 0;
+}
+
+}  // namespace
+
+Sequence make_prefix_sequence(GroupState& group, int run_index) {
+  const PrefixCache::Run& run = group.lease->pending()[static_cast<std::size_t>(run_index)];
+  Sequence sequence;
+  sequence.group = &group;
+  sequence.index = run_index;
+  sequence.num_context_blocks = run.first_block;
+  sequence.num_context_tokens = run.position;
+  const auto blocks = group.lease->blocks();
+  for (int i = 0; i < run.num_blocks; ++i) {
+    sequence.own_blocks.push_back(blocks[static_cast<std::size_t>(run.first_block + i)].block);
+  }
+  feed(sequence, run.tokens);
+  return sequence;
+}
+
+int max_own_tokens(const RerankGroup& request, const TokenIds& suffix) {
+  return static_cast<int>(suffix.size() + request.answer_tokens.size()) + request.max_reasoning_tokens;
+}
+
+Sequence make_candidate(GroupState& group, int candidate, std::vector<BlockPool::Block> blocks) {
+  const RerankGroup& request = group.request;
+  Sequence sequence;
+  sequence.group = &group;
+  sequence.index = candidate;
+  sequence.num_context_blocks = static_cast<int>(group.lease->blocks().size());
+  sequence.num_context_tokens = group.lease->num_tokens();
+  sequence.owned = std::move(blocks);
+  for (const auto& block : sequence.owned) sequence.own_blocks.push_back(block.id());
+  TokenIds tokens = request.suffixes[static_cast<std::size_t>(candidate)];
+  const bool reasons = request.max_reasoning_tokens > 0;
+  sequence.phase = reasons ? Sequence::Phase::kReasoning : Sequence::Phase::kAnswer;
+  if (!reasons) append(tokens, request.answer_tokens);
+  feed(sequence, std::move(tokens));
+  return sequence;
+}
+
+bool advance_reasoning(Sequence& candidate, TokenId next_token) {
+  const RerankGroup& request = candidate.group->request;
+  TokenIds& reasoning = candidate.group->result.candidates[static_cast<std::size_t>(candidate.index)].reasoning_tokens;
+  const auto& ends = request.end_tokens;
+  const bool ended = std::find(ends.begin(), ends.end(), next_token) != ends.end();
+  TokenIds tokens;
+  if (!ended) {
+    reasoning.push_back(next_token);
+    tokens.push_back(next_token);
+  }
+  if (ended || static_cast<int>(reasoning.size()) == request.max_reasoning_tokens) {
+    candidate.phase = Sequence::Phase::kAnswer;
+    append(tokens, request.answer_tokens);
+  }
+  feed(candidate, std::move(tokens));
+  return !ended;
+}
+
+}  // namespace exp3rt

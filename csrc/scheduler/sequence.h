@@ -1,0 +1,63 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/request.h"
+#include "core/result.h"
+#include "kvcache/prefix_cache.h"
+
+namespace exp3rt {
+
+using Clock = std::chrono::steady_clock;
+using GroupId = std::uint64_t;
+using OnDone = std::function<void(GroupResult)>;
+
+// A group on its way through the scheduler. Its blocks are held by `lease` from admission on.
+struct GroupState {
+  GroupId id = 0;
+  RerankGroup request;
+  OnDone on_done;
+  GroupResult result;
+  Clock::time_point submitted;
+  std::optional<Clock::time_point> started;  // admission
+  std::optional<PrefixCache::Lease> lease;
+  int num_admitted = 0;    // candidates that became sequences
+  int num_unfinished = 0;  // candidates without a result
+  int num_runs = 0;        // prefix runs not yet in a batch; other groups may wait for them
+  bool cancelled = false;
+};
+
+// Tokens that go through the model one after another: a run of the prefix, or a candidate.
+struct Sequence {
+  enum class Phase { kPrefix, kReasoning, kAnswer };
+
+  GroupState* group = nullptr;
+  int index = 0;  // prefix: of the run in lease->pending(); else of the candidate
+  Phase phase = Phase::kPrefix;
+  int num_context_blocks = 0;  // leading blocks of the group's lease that it attends to
+  int num_context_tokens = 0;  // = position of its first own token
+  std::vector<BlockId> own_blocks;
+  std::vector<BlockPool::Block> owned;  // keeps own_blocks alive for a candidate (a prefix run's belong to the cache)
+  TokenIds pending;                     // still to be computed, from next_pending on
+  std::size_t next_pending = 0;
+  int num_computed = 0;   // own tokens that went into a batch
+  bool finished = false;  // leaves the scheduler after this step
+
+  int num_pending() const { return static_cast<int>(pending.size() - next_pending); }
+  bool ready() const { return group->lease->computed_up_to(num_context_blocks); }
+};
+
+Sequence make_prefix_sequence(GroupState& group, int run_index);
+// `blocks` hold all that the candidate can ever need: see max_own_tokens.
+Sequence make_candidate(GroupState& group, int candidate, std::vector<BlockPool::Block> blocks);
+int max_own_tokens(const RerankGroup& request, const TokenIds& suffix);
+
+// Takes the greedy token that followed the reasoning so far: either one more reasoning token, or the answer begins.
+// True if the token was kept.
+bool advance_reasoning(Sequence& candidate, TokenId next_token);
+
+}  // namespace exp3rt

@@ -1,0 +1,234 @@
+#include "scheduler/scheduler.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <random>
+
+namespace exp3rt {
+namespace {
+
+// A scheduler whose "model" says: the label logit of a row is the sum of all tokens it attends to, and the next token
+// is 7. It reads the tokens back out of the blocks, so that a wrong block, slot or context shows in the sum.
+class Fixture {
+ public:
+  Fixture(int num_blocks, int max_batch_tokens)
+      : pool_(num_blocks), cache_(pool_), scheduler_(pool_, cache_, max_batch_tokens), memory_(z(num_blocks)) {}
+
+  GroupId add(RerankGroup request) {
+    scheduler_.check(request);
+    auto group = std::make_unique<GroupState>();
+    const GroupId id = group->id = ++last_id_;
+    group->request = std::move(request);
+    group->submitted = Clock::now();
+    group->on_done = [this, id](GroupResult result) { results[id] = std::move(result); };
+    scheduler_.add(std::move(group));
+    return id;
+  }
+
+  void step() {
+    const Batch& batch = scheduler_.next_batch();
+    rows = batch.num_rows();
+    for (const BlockId block : batch.fresh_blocks) memory_[z(block)].assign(kBlockTokens, -1000000);
+    for (const BatchSlice& slice : batch.slices) {
+      for (int i = 0; i < slice.num_rows; ++i) {
+        const int own = slice.first_own_token + i;
+        memory_[z(slice.own_blocks[z(own / kBlockTokens)])][z(own % kBlockTokens)] =
+            batch.tokens[z(slice.first_row + i)];
+      }
+    }
+    std::vector<OutputValue> values;
+    for (const OutputRequest& output : batch.outputs) values.push_back(value(batch, output));
+    scheduler_.complete(std::move(values));
+    for (FinishedGroup& group : scheduler_.take_finished()) group.on_done(std::move(group.result));
+    const ExecutorStats stats = scheduler_.stats();
+    REQUIRE(stats.blocks_free + stats.blocks_cached + stats.blocks_in_use == stats.blocks_total);
+  }
+
+  void run() {
+    for (int i = 0; i < 10000 && !scheduler_.idle(); ++i) step();
+    REQUIRE(scheduler_.idle());
+  }
+
+  Scheduler& scheduler() { return scheduler_; }
+  std::map<GroupId, GroupResult> results;
+  int rows = 0;
+
+ private:
+  static std::size_t z(int i) { return static_cast<std::size_t>(i); }
+
+  OutputValue value(const Batch& batch, const OutputRequest& output) const {
+    if (output.labels.empty()) return {7, {}};
+    float sum = 0;
+    for (const BatchSlice& slice : batch.slices) {
+      if (output.row < slice.first_row || output.row >= slice.first_row + slice.num_rows) continue;
+      for (const KeyBlock& block : slice.context) {
+        for (int i = 0; i < block.num_tokens; ++i) sum += static_cast<float>(memory_[z(block.block)][z(i)]);
+      }
+      const int own = slice.first_own_token + output.row - slice.first_row;
+      for (int i = 0; i <= own; ++i) {
+        sum += static_cast<float>(memory_[z(slice.own_blocks[z(i / kBlockTokens)])][z(i % kBlockTokens)]);
+      }
+    }
+    const bool poisoned = batch.tokens[z(output.row)] == 666;
+    return {-1, {poisoned ? std::numeric_limits<float>::quiet_NaN() : sum}};
+  }
+
+  BlockPool pool_;
+  PrefixCache cache_;
+  Scheduler scheduler_;
+  std::vector<TokenIds> memory_;  // [block][slot]
+  GroupId last_id_ = 0;
+};
+
+RerankGroup group(std::vector<TokenIds> prefix, std::vector<TokenIds> suffixes, int reasoning = 0) {
+  RerankGroup request;
+  request.prefix = std::move(prefix);
+  request.suffixes = std::move(suffixes);
+  request.label_tokens = {1};
+  request.answer_tokens = {3, 4};
+  request.max_reasoning_tokens = reasoning;
+  return request;
+}
+
+float expected(const RerankGroup& request, std::size_t candidate) {
+  int sum = 0;
+  const auto add = [&sum](const TokenIds& tokens) {
+    for (const TokenId t : tokens) sum += t;
+  };
+  for (const TokenIds& segment : request.prefix) add(segment);
+  add(request.suffixes[candidate]);
+  add(request.answer_tokens);
+  return static_cast<float>(sum + 7 * request.max_reasoning_tokens);
+}
+
+}  // namespace
+
+TEST_CASE("scheduler: score mode computes the prefix once and reads each candidate's own context") {
+  Fixture f(32, 50);
+  const RerankGroup request = group({TokenIds(70, 1), TokenIds(3, 2)}, {TokenIds(5, 10), TokenIds(100, 20), {30}});
+  const GroupId id = f.add(request);
+  f.run();
+  REQUIRE(f.results.count(id) == 1);
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK(f.results[id].candidates[i].status == Status::kOk);
+    CHECK(f.results[id].candidates[i].label_logits.at(0) == expected(request, i));
+  }
+  const ExecutorStats stats = f.scheduler().stats();
+  CHECK(stats.prompt_tokens_computed == 73 + 106 + 3 * 2);
+  CHECK(stats.prompt_tokens_reused == 2 * 73);
+  CHECK(stats.blocks_cached == 3);
+  f.add(request);  // a user who comes back
+  f.run();
+  CHECK(f.scheduler().stats().prompt_tokens_computed == 73 + 2 * (106 + 3 * 2));
+}
+
+TEST_CASE("scheduler: reasoning is generated to its limit or its end, then the answer is forced") {
+  Fixture f(32, 64);
+  const RerankGroup full = group({{1, 2}}, {{10}, {20, 21}}, 5);
+  const GroupId id = f.add(full);
+  RerankGroup ended = full;
+  ended.end_tokens = {7};
+  const GroupId ended_id = f.add(ended);
+  f.run();
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(f.results[id].candidates[i].reasoning_tokens == TokenIds(5, 7));
+    CHECK(f.results[id].candidates[i].label_logits.at(0) == expected(full, i));
+    CHECK(f.results[ended_id].candidates[i].reasoning_tokens.empty());
+    ended.max_reasoning_tokens = 0;
+    CHECK(f.results[ended_id].candidates[i].label_logits.at(0) == expected(ended, i));
+    ended.max_reasoning_tokens = 5;
+  }
+  CHECK(f.scheduler().stats().generated_tokens == 10);
+  CHECK(f.scheduler().stats().prompt_tokens_computed == 2 + 2 * (3 + 2 * 2));
+}
+
+TEST_CASE("scheduler: a candidate without finite logits fails alone") {
+  Fixture f(8, 64);
+  RerankGroup request = group({{1}}, {{2}, {3}});
+  request.answer_tokens.clear();
+  request.suffixes[0] = {666};
+  const GroupId id = f.add(request);
+  f.run();
+  CHECK(f.results[id].candidates[0].status == Status::kFailed);
+  CHECK(f.results[id].candidates[0].label_logits.empty());
+  CHECK(f.results[id].candidates[1].status == Status::kOk);
+}
+
+TEST_CASE("scheduler: cancelled and expired groups leave, the others go on, and a shared prefix is still computed") {
+  Fixture f(64, 16);
+  const TokenIds shared(100, 1);
+  const GroupId cancelled = f.add(group({shared}, std::vector<TokenIds>(5, TokenIds(30, 2))));
+  const RerankGroup request = group({shared}, {{9}});
+  const GroupId kept = f.add(request);
+  RerankGroup late = group({{5}}, {{6}});
+  late.timeout_s = 1e-9;
+  const GroupId expired = f.add(late);
+  f.step();
+  f.scheduler().cancel(cancelled);
+  f.scheduler().cancel(12345);
+  f.run();
+  for (const CandidateResult& c : f.results[cancelled].candidates) CHECK(c.status == Status::kCancelled);
+  CHECK(f.results[cancelled].candidates.size() == 5);
+  CHECK(f.results[expired].candidates.at(0).status == Status::kExpired);
+  CHECK(f.results[kept].candidates.at(0).label_logits.at(0) == expected(request, 0));
+}
+
+TEST_CASE("scheduler: an error reaches every group once, and work goes on afterwards") {
+  Fixture f(64, 16);
+  const GroupId running = f.add(group({TokenIds(100, 1)}, {{2}, {3}}));
+  const GroupId waiting = f.add(group({{4}}, {{5}}));
+  f.step();
+  f.scheduler().fail_all("broken");
+  for (FinishedGroup& g : f.scheduler().take_finished()) g.on_done(std::move(g.result));
+  CHECK(f.results[running].error == "broken");
+  CHECK(f.results[waiting].error == "broken");
+  CHECK(f.scheduler().stats().blocks_free == 64);
+  const RerankGroup request = group({TokenIds(100, 1)}, {{2}});
+  const GroupId next = f.add(request);
+  f.run();
+  CHECK(f.results[next].candidates.at(0).label_logits.at(0) == expected(request, 0));
+}
+
+TEST_CASE("scheduler: what can never run is refused, naming what and why") {
+  Fixture f(2, 16);
+  CHECK_THROWS_WITH_AS(f.add(group({}, {{}})), doctest::Contains("suffix 0 is empty"), std::invalid_argument);
+  CHECK_THROWS_WITH_AS(f.add(group({TokenIds(65, 1)}, {{1}})), doctest::Contains("needs 3 KV blocks"),
+                       std::invalid_argument);
+  RerankGroup request = group({}, {{1}}, 3);
+  request.answer_tokens.clear();
+  CHECK_THROWS_WITH_AS(f.add(request), doctest::Contains("answer_tokens"), std::invalid_argument);
+}
+
+// Random groups over a pool so small that they must wait for each other and evict each other's prefixes.
+TEST_CASE("scheduler: any mix of groups in any pool finishes, each with its own answer") {
+  std::mt19937 random(3);
+  const auto pick = [&random](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
+  for (int round = 0; round < 40; ++round) {
+    Fixture f(9 + pick(12), 1 + pick(90));
+    std::map<GroupId, RerankGroup> requests;
+    for (int g = 0; g < 12; ++g) {
+      std::vector<TokenIds> prefix, suffixes;
+      for (int s = pick(3); s > 0; --s) prefix.push_back(TokenIds(static_cast<std::size_t>(1 + pick(90)), 1 + pick(3)));
+      for (int s = pick(6); s >= 0; --s)
+        suffixes.push_back(TokenIds(static_cast<std::size_t>(1 + pick(90)), 10 + pick(9)));
+      RerankGroup request = group(prefix, suffixes, pick(2) * pick(80));
+      requests[f.add(request)] = request;
+      if (pick(3) == 0) f.step();
+      CHECK(f.rows <= 91);
+    }
+    f.run();
+    for (const auto& [id, request] : requests) {
+      const GroupResult& result = f.results[id];
+      REQUIRE(result.candidates.size() == request.suffixes.size());
+      for (std::size_t i = 0; i < request.suffixes.size(); ++i) {
+        REQUIRE(result.candidates[i].status == Status::kOk);
+        REQUIRE(result.candidates[i].label_logits.at(0) == expected(request, i));
+      }
+    }
+  }
+}
+
+}  // namespace exp3rt

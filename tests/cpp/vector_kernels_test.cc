@@ -1,0 +1,126 @@
+#include "ops/vector_kernels.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "core/types.h"
+#include "ops/isa.h"
+
+namespace exp3rt {
+
+extern const VectorKernels vector_kernels_avx2;
+extern const VectorKernels vector_kernels_avx512;
+
+namespace {
+
+std::vector<const VectorKernels*> tables() {
+  std::vector<const VectorKernels*> out = {&vector_kernels_avx2};
+  if (cpu_isa() >= Isa::kAvx512) out.push_back(&vector_kernels_avx512);
+  return out;
+}
+
+std::vector<float> random_vector(unsigned seed, std::size_t size, float spread = 1) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, spread);
+  std::vector<float> x(size);
+  for (float& value : x) value = normal(random);
+  return x;
+}
+
+double approx(float x) { return static_cast<double>(x); }
+
+}  // namespace
+
+TEST_CASE("vector kernels: norm, rotation, swiglu, scaling and conversion equal their formulas") {
+  for (const VectorKernels* kernels : tables()) {
+    for (const std::size_t n : {1u, 7u, 64u, 576u}) {
+      const auto size = static_cast<std::int64_t>(n);
+      const auto x = random_vector(1, n), w = random_vector(2, n);
+      double squares = 0, products = 0;
+      for (std::size_t i = 0; i < n; ++i)
+        squares += approx(x[i]) * approx(x[i]), products += approx(x[i]) * approx(w[i]);
+      CHECK(approx(kernels->dot(x.data(), w.data(), size)) == doctest::Approx(products).epsilon(1e-5).scale(10));
+      std::vector<float> normed(n), gate = random_vector(3, n, 20), sum = x, widened(n);
+      kernels->rms_norm(x.data(), w.data(), 1e-5f, size, normed.data());
+      const auto before = gate;
+      kernels->swiglu(gate.data(), w.data(), size);
+      kernels->scale_add(sum.data(), 0.5f, w.data(), size);
+      std::vector<bfloat16> narrow(n);
+      kernels->to_bfloat16(x.data(), size, narrow.data());
+      kernels->to_float(narrow.data(), size, widened.data());
+      for (std::size_t i = 0; i < n; ++i) {
+        const double norm = approx(x[i]) / std::sqrt(squares / static_cast<double>(n) + 1e-5) * approx(w[i]);
+        CHECK(approx(normed[i]) == doctest::Approx(norm).epsilon(1e-5).scale(1));
+        const double silu = approx(before[i]) / (1 + std::exp(-approx(before[i]))) * approx(w[i]);
+        CHECK(approx(gate[i]) == doctest::Approx(silu).epsilon(1e-6).scale(1));
+        CHECK(sum[i] == doctest::Approx(x[i] * 0.5f + w[i]));
+        CHECK(narrow[i] == to_bfloat16(x[i]));
+        CHECK(widened[i] == to_float(narrow[i]));
+      }
+    }
+    auto head = random_vector(4, 32);
+    const auto before = head, angles = random_vector(5, 16, 3);
+    std::vector<float> cosine, sine;
+    for (const float angle : angles) cosine.push_back(std::cos(angle)), sine.push_back(std::sin(angle));
+    kernels->rotate(head.data(), cosine.data(), sine.data(), 16);
+    for (std::size_t i = 0; i < 16; ++i) {
+      CHECK(head[i] == doctest::Approx(before[i] * cosine[i] - before[i + 16] * sine[i]));
+      CHECK(head[i + 16] == doctest::Approx(before[i + 16] * cosine[i] + before[i] * sine[i]));
+    }
+  }
+}
+
+TEST_CASE("vector kernels: a NaN stays one through conversion and softmax") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const VectorKernels* kernels : tables()) {
+    bfloat16 narrow = 0;
+    kernels->to_bfloat16(&nan, 1, &narrow);
+    CHECK(std::isnan(to_float(narrow)));
+    std::vector<float> scores(kBlockTokens, 1.0f);
+    scores[3] = nan;
+    float max = -std::numeric_limits<float>::infinity(), sum = 0;
+    kernels->softmax_block(scores.data(), kBlockTokens, &max, &sum);
+    CHECK(std::isnan(sum));
+  }
+}
+
+TEST_CASE("vector kernels: softmax block by block equals the softmax of all, keys that do not count weigh nothing") {
+  for (const VectorKernels* kernels : tables()) {
+    const auto scores = random_vector(6, 3 * kBlockTokens, 30);
+    const int counts[] = {kBlockTokens, 1, 17};
+    float max = -std::numeric_limits<float>::infinity(), sum = 0;
+    std::vector<double> weights;
+    double exact_max = -1e30, exact_sum = 0;
+    std::vector<double> kept;
+    for (std::size_t b = 0; b < 3; ++b) {
+      std::vector<float> block(scores.begin() + static_cast<std::ptrdiff_t>(b * kBlockTokens),
+                               scores.begin() + static_cast<std::ptrdiff_t>((b + 1) * kBlockTokens));
+      if (counts[b] < kBlockTokens)
+        block[static_cast<std::size_t>(counts[b])] = std::numeric_limits<float>::quiet_NaN();
+      const auto original = block;
+      const double factor = approx(kernels->softmax_block(block.data(), counts[b], &max, &sum));
+      for (double& weight : weights) weight *= factor;
+      for (int i = 0; i < kBlockTokens; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        if (i >= counts[b]) {
+          CHECK(block[at] == 0.0f);
+          continue;
+        }
+        weights.push_back(approx(block[at]));
+        kept.push_back(approx(original[at]));
+        exact_max = std::max(exact_max, kept.back());
+      }
+    }
+    for (const double score : kept) exact_sum += std::exp(score - exact_max);
+    CHECK(approx(sum) == doctest::Approx(exact_sum).epsilon(1e-6));
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+      CHECK(weights[i] == doctest::Approx(std::exp(kept[i] - exact_max)).epsilon(2e-6).scale(1));
+    }
+  }
+}
+
+}  // namespace exp3rt
