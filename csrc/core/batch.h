@@ -34,13 +34,17 @@ struct OutputValue {
   std::vector<float> label_logits;
 };
 
-// One forward pass: ragged, no padding. All keys of a layer are written before any query of it reads, so a slice may
-// use a context that the same batch computes.
+// One forward pass: ragged, no padding. All keys of a layer are written before any query of it reads, so slices may
+// stand in any order, and use a context that the same batch computes.
+//
+// The first rows are precise: what all of a user's candidates build on (the prefix) and what a label is read from (the
+// answer). A bf16 engine computes these few with activations of twice the width (docs/accuracy.md).
 struct Batch {
   TokenIds tokens;                      // [rows]
   std::vector<std::int32_t> positions;  // [rows]
   std::vector<BatchSlice> slices;
   std::vector<OutputRequest> outputs;
+  int num_precise_rows = 0;
   std::vector<BlockId> fresh_blocks;  // handed out since the last batch; their old contents must not be seen
 
   int num_rows() const { return static_cast<int>(tokens.size()); }

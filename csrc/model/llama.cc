@@ -34,10 +34,11 @@ Llama::Llama(Weights& weights, const ModelConfig& config, int num_threads)
     : config_(config),
       num_threads_(num_threads),
       dtype_(compute_type(config.dtype)),
+      shape_{config.num_heads, config.num_kv_heads, config.head_dim, dtype_},
       embed_(weights.rows("embed", config.vocab_size, config.hidden_size, config.dtype)),
       final_norm_(weights.vector("final_norm", config.hidden_size)),
       inv_freq_(weights.vector("rope.inv_freq", config.head_dim / 2)),
-      attention_({config.num_heads, config.num_kv_heads, config.head_dim, dtype_}),
+      attention_(shape_),
       qkv_(dtype_, config.hidden_size, config.qkv_size()),
       o_(dtype_, config.attention_size(), config.hidden_size),
       gate_up_(dtype_, config.hidden_size, 2 * config.intermediate_size),
@@ -97,10 +98,10 @@ void Llama::forward(const Batch& batch, const KvStorage& kv, float* hidden) {
 // Cuts the batch into panels and makes room for it.
 void Llama::prepare(const Batch& batch) {
   const int rows = batch.num_rows();
-  const auto share = round_up(ceil_div(rows, num_threads_), kMinPanelRows);
-  const int panel_rows = static_cast<int>(std::clamp<std::int64_t>(share, kMinPanelRows, kMaxPanelRows));
+  const int num_precise = dtype_ == DataType::kBFloat16 ? batch.num_precise_rows : 0;
   panels_.clear();
-  for (int row = 0; row < rows; row += panel_rows) panels_.push_back({row, std::min(panel_rows, rows - row)});
+  cut_panels(0, num_precise, true);
+  cut_panels(num_precise, rows, false);
 
   slots_.resize(z(rows));
   for (const BatchSlice& slice : batch.slices) {
@@ -110,14 +111,19 @@ void Llama::prepare(const Batch& batch) {
     }
   }
 
-  const int group = config_.num_heads / config_.num_kv_heads;
-  const std::size_t head_row_bytes = z(config_.head_dim) * size_of(dtype_);
+  const std::size_t query_bytes = z(shape_.score_dim()) * size_of(dtype_);
   residual_ = residual_buffer_.get<float>(z(rows) * z(config_.hidden_size));
-  query_stride_ = z(round_up(rows * group + MatMul::kMaxRows, 64)) * head_row_bytes;
+  query_stride_ = z(round_up(rows * shape_.group() + MatMul::kMaxRows, 64)) * query_bytes;
   queries_ = query_buffer_.get<std::byte>(query_stride_ * z(config_.num_kv_heads));
-  attended_ = attended_buffer_.get<std::byte>(z(rows + MatMul::kMaxRows) * z(config_.num_heads) * head_row_bytes);
+  attended_ = attended_buffer_.get<float>(z(rows) * z(config_.attention_size()));
   cosine_ = cosine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
   sine_ = sine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
+}
+
+void Llama::cut_panels(int begin, int end, bool precise) {
+  const auto share = round_up(ceil_div(end - begin, num_threads_), kMinPanelRows);
+  const int size = static_cast<int>(std::clamp<std::int64_t>(share, kMinPanelRows, kMaxPanelRows));
+  for (int row = begin; row < end; row += size) panels_.push_back({row, std::min(size, end - row), precise});
 }
 
 void Llama::embed(const Batch& batch, Panel panel) {
@@ -138,10 +144,11 @@ void Llama::embed(const Batch& batch, Panel panel) {
 void Llama::write_query_key_value(int layer_index, Panel panel, const KvLayer& kv) {
   const Layer& layer = layers_[z(layer_index)];
   const std::size_t width = z(config_.qkv_size());
-  auto* input = workspace().input.get<std::byte>(z(padded(panel.num_rows)) * z(config_.hidden_size) * size_of(dtype_));
-  auto* output = workspace().output.get<float>(z(padded(panel.num_rows)) * width);
-  normalize(layer.attn_norm, panel, input);
-  qkv_(input, layer.qkv, output, panel.num_rows);
+  const std::size_t rows = z(padded(panel.product_rows()));
+  auto* input = workspace().input.get<std::byte>(rows * z(config_.hidden_size) * size_of(dtype_));
+  auto* output = workspace().output.get<float>(rows * width);
+  write_normed(layer.attn_norm, panel, input);
+  multiply(qkv_, layer.qkv, input, output, panel);
   for (int i = 0; i < panel.num_rows; ++i) place_row(layer, panel.first_row + i, output + z(i) * width, kv);
 }
 
@@ -149,7 +156,6 @@ void Llama::write_query_key_value(int layer_index, Panel panel, const KvLayer& k
 void Llama::place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv) {
   const VectorKernels& kernels = vector_kernels();
   const int dim = config_.head_dim;
-  const int group = config_.num_heads / config_.num_kv_heads;
   float* keys = qkv + config_.num_heads * dim;
   const float* values = keys + config_.num_kv_heads * dim;
   if (layer.qkv_bias) kernels.scale_add(qkv, 1.0f, layer.qkv_bias, config_.qkv_size());
@@ -161,9 +167,13 @@ void Llama::place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv
   }
   kernels.scale(qkv, 1.0f / std::sqrt(static_cast<float>(dim)), config_.num_heads * dim);
   const Slot slot = slots_[z(row)];
-  const std::size_t group_bytes = z(group * dim) * size_of(dtype_);
+  const std::size_t query_bytes = z(shape_.score_dim()) * size_of(dtype_);
+  for (int head = 0; head < config_.num_heads; ++head) {
+    std::byte* queries = queries_ + z(head / shape_.group()) * query_stride_;
+    const int query_row = row * shape_.group() + head % shape_.group();
+    shape_.store_query(qkv + head * dim, queries + z(query_row) * query_bytes);
+  }
   for (int head = 0; head < config_.num_kv_heads; ++head) {
-    store(dtype_, qkv + head * group * dim, group * dim, queries_ + z(head) * query_stride_ + z(row) * group_bytes);
     kv.store(slot.block, slot.index, head, keys + head * dim, values + head * dim);
   }
 }
@@ -176,39 +186,61 @@ void Llama::normalize_heads(const float* weight, float* heads, int count) const 
 }
 
 void Llama::attention_output(const Layer& layer, Panel panel) {
-  auto* output = workspace().output.get<float>(z(padded(panel.num_rows)) * z(config_.hidden_size));
-  const std::size_t row_bytes = z(config_.attention_size()) * size_of(dtype_);
-  o_(attended_ + z(panel.first_row) * row_bytes, layer.o, output, panel.num_rows);
+  const std::size_t rows = z(padded(panel.product_rows()));
+  const int width = config_.attention_size();
+  auto* input = workspace().input.get<std::byte>(rows * z(width) * size_of(dtype_));
+  auto* output = workspace().output.get<float>(rows * z(config_.hidden_size));
+  for (int i = 0; i < panel.num_rows; ++i) {
+    write_input(attended_ + z(panel.first_row + i) * z(width), i, width, panel, input);
+  }
+  multiply(o_, layer.o, input, output, panel);
   add_to_residual(panel, output);
 }
 
 void Llama::mlp(const Layer& layer, Panel panel) {
-  const std::size_t rows = z(padded(panel.num_rows));
+  const std::size_t rows = z(padded(panel.product_rows()));
   const std::size_t inner = z(config_.intermediate_size);
   const std::size_t widest = std::max(z(config_.hidden_size), inner);
   auto* input = workspace().input.get<std::byte>(rows * widest * size_of(dtype_));
   auto* output = workspace().output.get<float>(rows * std::max(2 * inner, z(config_.hidden_size)));
-  normalize(layer.mlp_norm, panel, input);
-  gate_up_(input, layer.gate_up, output, panel.num_rows);
+  write_normed(layer.mlp_norm, panel, input);
+  multiply(gate_up_, layer.gate_up, input, output, panel);
   for (int i = 0; i < panel.num_rows; ++i) {
     float* gate = output + z(i) * 2 * inner;
     vector_kernels().swiglu(gate, gate + inner, config_.intermediate_size);
-    store(dtype_, gate, config_.intermediate_size, input + z(i) * inner * size_of(dtype_));
+    write_input(gate, i, config_.intermediate_size, panel, input);
   }
-  down_(input, layer.down, output, panel.num_rows);
+  multiply(down_, layer.down, input, output, panel);
   add_to_residual(panel, output);
 }
 
-// out: [panel rows, hidden] in the products' type
-void Llama::normalize(const float* weight, Panel panel, std::byte* out) const {
-  thread_local AlignedBuffer buffer;
-  const std::size_t hidden = z(config_.hidden_size);
-  float* normed = buffer.get<float>(hidden);
-  for (int i = 0; i < panel.num_rows; ++i) {
-    const float* row = residual_ + z(panel.first_row + i) * hidden;
-    vector_kernels().rms_norm(row, weight, config_.rms_norm_eps, config_.hidden_size, normed);
-    store(dtype_, normed, config_.hidden_size, out + z(i) * hidden * size_of(dtype_));
+void Llama::write_input(const float* row, int i, int width, Panel panel, std::byte* input) const {
+  const std::size_t row_bytes = z(width) * size_of(dtype_);
+  std::byte* to = input + z(i) * row_bytes;
+  if (panel.precise) {
+    store_split(row, width, to, to + z(panel.num_rows) * row_bytes);
+  } else {
+    store(dtype_, row, width, to);
   }
+}
+
+void Llama::write_normed(const float* weight, Panel panel, std::byte* input) const {
+  thread_local AlignedBuffer buffer;
+  const int hidden = config_.hidden_size;
+  float* normed = buffer.get<float>(z(hidden));
+  for (int i = 0; i < panel.num_rows; ++i) {
+    const float* row = residual_ + z(panel.first_row + i) * z(hidden);
+    vector_kernels().rms_norm(row, weight, config_.rms_norm_eps, hidden, normed);
+    write_input(normed, i, hidden, panel, input);
+  }
+}
+
+void Llama::multiply(const MatMul& product, const PackedMatrix& w, const std::byte* input, float* output,
+                     Panel panel) const {
+  product(input, w, output, panel.product_rows());
+  if (!panel.precise) return;
+  const std::int64_t size = panel.num_rows * w.n;
+  vector_kernels().scale_add(output, 1.0f, output + size, size);
 }
 
 void Llama::add_to_residual(Panel panel, const float* y) {

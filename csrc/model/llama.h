@@ -39,6 +39,8 @@ class Llama {
   struct Panel {
     int first_row;
     int num_rows;
+    bool precise;  // activations meet the weights as two bf16 numbers each, their value and what its rounding lost
+    int product_rows() const { return precise ? 2 * num_rows : num_rows; }
   };
   struct Slot {
     BlockId block;
@@ -53,12 +55,18 @@ class Llama {
   void normalize_heads(const float* weight, float* heads, int count) const;
   void attention_output(const Layer& layer, Panel panel);
   void mlp(const Layer& layer, Panel panel);
-  void normalize(const float* weight, Panel panel, std::byte* out) const;
+  void cut_panels(int begin, int end, bool precise);
+  // An operand of a panel's products: row i of [product_rows, width], in the products' type.
+  void write_input(const float* row, int i, int width, Panel panel, std::byte* input) const;
+  void write_normed(const float* weight, Panel panel, std::byte* input) const;
+  // output: [product_rows (+ slack), n], of which the first num_rows rows are the result
+  void multiply(const MatMul& product, const PackedMatrix& w, const std::byte* input, float* output, Panel panel) const;
   void add_to_residual(Panel panel, const float* y);
 
   ModelConfig config_;
   int num_threads_;
   DataType dtype_;  // of the products
+  AttentionShape shape_;
   const std::byte* embed_;
   const float* final_norm_;
   const float* inv_freq_;  // [head_dim / 2]
@@ -70,11 +78,11 @@ class Llama {
   std::vector<Panel> panels_;
   std::vector<Slot> slots_;  // [rows]
   AlignedBuffer residual_buffer_, query_buffer_, attended_buffer_, cosine_buffer_, sine_buffer_;
-  float* residual_ = nullptr;      // [rows, hidden]
-  std::byte* queries_ = nullptr;   // [num_kv_heads, rows * group (+ slack), head_dim]
-  std::size_t query_stride_ = 0;   // bytes between key heads
-  std::byte* attended_ = nullptr;  // [rows (+ slack), num_heads * head_dim]
-  float* cosine_ = nullptr;        // [rows, head_dim / 2]
+  float* residual_ = nullptr;     // [rows, hidden]
+  std::byte* queries_ = nullptr;  // [num_kv_heads, rows * group (+ slack), score_dim]
+  std::size_t query_stride_ = 0;  // bytes between key heads
+  float* attended_ = nullptr;     // [rows, num_heads * head_dim]
+  float* cosine_ = nullptr;       // [rows, head_dim / 2]
   float* sine_ = nullptr;
 };
 

@@ -33,7 +33,7 @@ void scatter(DataType dtype, const float* from, int count, std::byte* to, auto o
 }  // namespace
 
 std::size_t KvLayer::key_bytes() const {
-  return static_cast<std::size_t>(panel_size(shape.dtype, shape.head_dim)) * size_of(shape.dtype);
+  return static_cast<std::size_t>(panel_size(shape.dtype, shape.score_dim())) * size_of(shape.dtype);
 }
 
 std::size_t KvLayer::value_bytes() const {
@@ -48,10 +48,24 @@ std::byte* KvLayer::keys(BlockId block, int kv_head) const {
 
 void KvLayer::store(BlockId block, int slot, int kv_head, const float* key, const float* value) const {
   const DataType dtype = shape.dtype;
-  scatter(dtype, key, shape.head_dim, keys(block, kv_head), [=](int d) { return offset_in_panel(dtype, d, slot); });
-  scatter(dtype, value, shape.head_dim, values(block, kv_head), [=](int d) {
+  const int dim = shape.head_dim;
+  std::byte* to = keys(block, kv_head);
+  scatter(dtype, key, dim, to, [=](int d) { return offset_in_panel(dtype, d, slot); });
+  if (shape.score_dim() > dim) {
+    thread_local std::vector<float> lost;
+    lost.resize(static_cast<std::size_t>(dim));
+    std::transform(key, key + dim, lost.begin(), [](float x) { return x - to_float(to_bfloat16(x)); });
+    scatter(dtype, lost.data(), dim, to, [=](int d) { return offset_in_panel(dtype, dim + d, slot); });
+  }
+  scatter(dtype, value, dim, values(block, kv_head), [=](int d) {
     return d / kPanelColumns * panel_size(dtype, kBlockTokens) + offset_in_panel(dtype, slot, d % kPanelColumns);
   });
+}
+
+void AttentionShape::store_query(const float* query, std::byte* out) const {
+  const std::size_t bytes = static_cast<std::size_t>(head_dim) * size_of(dtype);
+  exp3rt::store(dtype, query, head_dim, out);
+  if (score_dim() > head_dim) std::copy_n(out, bytes, out + bytes);
 }
 
 // Of one tile and key head; one per thread, reused.
@@ -65,7 +79,7 @@ struct Attention::State {
 
 Attention::Attention(AttentionShape shape)
     : shape_(shape),
-      scores_(shape.dtype, shape.head_dim, kBlockTokens),
+      scores_(shape.dtype, shape.score_dim(), kBlockTokens),
       values_(shape.dtype, kBlockTokens, shape.head_dim) {}
 
 std::vector<AttentionTile> Attention::tiles(const Batch& batch) const {
@@ -89,11 +103,11 @@ std::vector<AttentionTile> Attention::tiles(const Batch& batch) const {
   return tiles;
 }
 
-void Attention::run(const AttentionTile& tile, int kv_head, const KvLayer& kv, const void* queries, void* out) const {
+void Attention::run(const AttentionTile& tile, int kv_head, const KvLayer& kv, const void* queries, float* out) const {
   thread_local State state;
   const int group = shape_.group();
   const int rows = tile.num_rows * group;
-  const auto row_bytes = static_cast<std::size_t>(shape_.head_dim) * size_of(shape_.dtype);
+  const auto row_bytes = static_cast<std::size_t>(shape_.score_dim()) * size_of(shape_.dtype);
   state.queries = static_cast<const std::byte*>(queries) + static_cast<std::size_t>(tile.first_row * group) * row_bytes;
   state.max.fill(-std::numeric_limits<float>::infinity());
   state.weight.fill(0.0f);
@@ -140,8 +154,8 @@ void Attention::attend(State& state, int first, int count, const KvLayer& kv, Bl
   std::byte* weights = state.weights_buffer.get<std::byte>(padded * kBlockTokens * size_of(dtype));
   float* part = state.part_buffer.get<float>(padded * dim);  // [count, head_dim], this block's weighted values
 
-  const std::byte* queries = state.queries + static_cast<std::size_t>(first) * dim * size_of(dtype);
-  scores_(queries, {kv.keys(block, kv_head), kBlockTokens, shape_.head_dim, dtype}, scores, count);
+  const auto skip = static_cast<std::size_t>(first) * static_cast<std::size_t>(shape_.score_dim()) * size_of(dtype);
+  scores_(state.queries + skip, {kv.keys(block, kv_head), kBlockTokens, shape_.score_dim(), dtype}, scores, count);
   std::array<float, kTileRows> factors;
   for (int i = 0; i < count; ++i) {
     const auto row = static_cast<std::size_t>(first + i);
@@ -157,18 +171,17 @@ void Attention::attend(State& state, int first, int count, const KvLayer& kv, Bl
   }
 }
 
-void Attention::write(const State& state, const AttentionTile& tile, int kv_head, void* out) const {
+void Attention::write(const State& state, const AttentionTile& tile, int kv_head, float* out) const {
   const int group = shape_.group();
   const auto dim = static_cast<std::size_t>(shape_.head_dim);
   const std::size_t row_size = static_cast<std::size_t>(shape_.num_heads) * dim;
   const std::size_t head_at = static_cast<std::size_t>(kv_head * group) * dim;
   for (int i = 0; i < tile.num_rows * group; ++i) {
     const auto row = static_cast<std::size_t>(i);
-    float* sum = state.sum + row * dim;
-    vector_kernels().scale(sum, 1.0f / state.weight[row], shape_.head_dim);
     const auto token = static_cast<std::size_t>(tile.first_row + i / group);
-    const std::size_t at = token * row_size + head_at + static_cast<std::size_t>(i % group) * dim;
-    store(shape_.dtype, sum, shape_.head_dim, static_cast<std::byte*>(out) + at * size_of(shape_.dtype));
+    float* to = out + token * row_size + head_at + static_cast<std::size_t>(i % group) * dim;
+    std::copy_n(state.sum + row * dim, dim, to);
+    vector_kernels().scale(to, 1.0f / state.weight[row], shape_.head_dim);
   }
 }
 

@@ -12,12 +12,18 @@ struct AttentionShape {
   int num_heads;
   int num_kv_heads;
   int head_dim;
-  DataType dtype;  // of queries, keys, values and the output
+  DataType dtype;  // of queries, keys and values
 
   int group() const { return num_heads / num_kv_heads; }  // query heads that share a key head
+  // Length of a key as it is stored. In bf16 a key is kept as its rounded value and what the rounding lost, one after
+  // the other, and a query meets both: keys have a few large channels, and rounding them was the largest single part of
+  // a bf16 engine's error (docs/accuracy.md).
+  int score_dim() const { return dtype == DataType::kBFloat16 ? 2 * head_dim : head_dim; }
+  // query: [head_dim] fp32 -> out: [score_dim]
+  void store_query(const float* query, std::byte* out) const;
 };
 
-// The keys and values of one layer. For each block and key head: Kᵀ [head_dim, kBlockTokens] and V [kBlockTokens,
+// The keys and values of one layer. For each block and key head: Kᵀ [score_dim, kBlockTokens] and V [kBlockTokens,
 // head_dim], both packed, so that each is an operand of a product as it lies.
 struct KvLayer {
   AttentionShape shape;
@@ -51,9 +57,9 @@ class Attention {
 
   std::vector<AttentionTile> tiles(const Batch& batch) const;
 
-  // queries: [num_kv_heads][query_rows][head_dim], row r of the batch at query rows r * group ..., scaled already;
-  // readable for kMaxRows more rows. out: [rows, num_heads * head_dim].
-  void run(const AttentionTile& tile, int kv_head, const KvLayer& kv, const void* queries, void* out) const;
+  // queries: [num_kv_heads][query_rows][score_dim], row r of the batch at query rows r * group ..., scaled already;
+  // readable for kMaxRows more rows. out: [rows, num_heads * head_dim] fp32.
+  void run(const AttentionTile& tile, int kv_head, const KvLayer& kv, const void* queries, float* out) const;
 
  private:
   struct State;
@@ -61,7 +67,7 @@ class Attention {
                   int kv_head) const;
   void attend(State& state, int first, int count, const KvLayer& kv, BlockId block, int kv_head,
               std::span<const int> valid) const;
-  void write(const State& state, const AttentionTile& tile, int kv_head, void* out) const;
+  void write(const State& state, const AttentionTile& tile, int kv_head, float* out) const;
 
   AttentionShape shape_;
   MatMul scores_;  // queries Kᵀ

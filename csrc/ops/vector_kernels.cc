@@ -72,19 +72,31 @@ void scale(float* x, float factor, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) x[i] *= factor;
 }
 
+inline bfloat16 rounded(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t nearest = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  const std::uint32_t quiet_nan = (bits >> 16) | 0x40u;
+  return static_cast<bfloat16>((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet_nan : nearest);
+}
+
+inline float widened(bfloat16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x) << 16); }
+
 void round_to_bfloat16(const float* x, std::int64_t n, bfloat16* out) {
 #pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) out[i] = rounded(x[i]);
+}
+
+void split_bfloat16(const float* x, std::int64_t n, bfloat16* value, bfloat16* rest) {
+#pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) {
-    const auto bits = std::bit_cast<std::uint32_t>(x[i]);
-    const std::uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-    const std::uint32_t quiet_nan = (bits >> 16) | 0x40u;
-    out[i] = static_cast<bfloat16>((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet_nan : rounded);
+    value[i] = rounded(x[i]);
+    rest[i] = rounded(x[i] - widened(value[i]));
   }
 }
 
 void widen(const bfloat16* x, std::int64_t n, float* out) {
 #pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) out[i] = std::bit_cast<float>(static_cast<std::uint32_t>(x[i]) << 16);
+  for (std::int64_t i = 0; i < n; ++i) out[i] = widened(x[i]);
 }
 
 float softmax_block(float* scores, int valid, float* max, float* sum) {
@@ -110,7 +122,7 @@ float softmax_block(float* scores, int valid, float* max, float* sum) {
 // Named by its instruction set; vector_dispatch.cc chooses.
 extern const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS);
 const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS) = {
-    rms_norm, rotate, swiglu, scale_add, scale, dot, round_to_bfloat16, widen, softmax_block,
+    rms_norm, rotate, swiglu, scale_add, scale, dot, round_to_bfloat16, split_bfloat16, widen, softmax_block,
 };
 
 }  // namespace exp3rt

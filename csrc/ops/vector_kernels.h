@@ -20,6 +20,8 @@ struct VectorKernels {
   void (*scale)(float* x, float factor, std::int64_t n);
   float (*dot)(const float* x, const float* y, std::int64_t n);
   void (*to_bfloat16)(const float* x, std::int64_t n, bfloat16* out);
+  // value + rest is x to about 16 bits
+  void (*split_bfloat16)(const float* x, std::int64_t n, bfloat16* value, bfloat16* rest);
   void (*to_float)(const bfloat16* x, std::int64_t n, float* out);
   // One step of a streaming softmax over kBlockTokens scores, the first `valid` of which count. The scores become
   // weights exp(s - max), 0 where they do not count; *max and *sum are brought up to date.

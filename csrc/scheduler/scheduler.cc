@@ -63,15 +63,18 @@ void Scheduler::cancel(GroupId id) {
 const Batch& Scheduler::next_batch() {
   batch_ = Batch{};
   output_owners_.clear();
+  pieces_.clear();
+  num_planned_ = 0;
   stop_cancelled_and_expired();
   std::size_t i = 0;
-  while (batch_.num_rows() < max_batch_tokens_) {
+  while (num_planned_ < max_batch_tokens_) {
     if (i < running_.size()) {
       schedule(i++);
     } else if (!admit()) {
       break;
     }
   }
+  assemble();
   if (batch_.empty() && !(waiting_.empty() && active_.empty())) throw std::logic_error("the scheduler is stuck");
   return batch_;
 }
@@ -137,29 +140,52 @@ bool Scheduler::admit_candidate(GroupState& group) {
   return true;
 }
 
-// Puts as much of the sequence as fits into the batch.
+// Plans as much of the sequence as fits into the batch.
 void Scheduler::schedule(std::size_t running_index) {
   Sequence& sequence = running_[running_index];
   if (!sequence.ready()) return;
-  const int rows = std::min(sequence.num_pending(), max_batch_tokens_ - batch_.num_rows());
-  const auto context = sequence.group->lease->blocks().first(static_cast<std::size_t>(sequence.num_context_blocks));
-  batch_.slices.push_back({batch_.num_rows(), rows, sequence.num_computed, context, sequence.own_blocks});
-  for (int i = 0; i < rows; ++i) {
-    batch_.tokens.push_back(sequence.pending[sequence.next_pending++]);
-    batch_.positions.push_back(sequence.num_context_tokens + sequence.num_computed++);
-  }
-  stats_.prompt_tokens_computed += rows;
+  const int num_tokens = std::min(sequence.num_pending(), max_batch_tokens_ - num_planned_);
+  const int plain = std::min(num_tokens, sequence.num_pending() - sequence.num_precise());
+  if (plain > 0) plan(running_index, plain, false);
+  if (num_tokens > plain) plan(running_index, num_tokens - plain, true);
+  stats_.prompt_tokens_computed += num_tokens;
   if (sequence.num_pending() > 0) return;
-  GroupState& group = *sequence.group;
   if (sequence.phase == Sequence::Phase::kPrefix) {
+    GroupState& group = *sequence.group;
     group.lease->mark_computed(group.lease->pending()[static_cast<std::size_t>(sequence.index)]);
     --group.num_runs;
     sequence.finished = true;
   } else {
+    pieces_.back().wants_output = true;
+  }
+}
+
+void Scheduler::plan(std::size_t running_index, int num_tokens, bool precise) {
+  Sequence& sequence = running_[running_index];
+  pieces_.push_back({running_index, num_tokens, precise, sequence.next_pending, sequence.num_computed, false});
+  sequence.next_pending += static_cast<std::size_t>(num_tokens);
+  sequence.num_computed += num_tokens;
+  num_planned_ += num_tokens;
+}
+
+// Lays the pieces out as a batch, the precise ones first.
+void Scheduler::assemble() {
+  std::stable_partition(pieces_.begin(), pieces_.end(), [](const Piece& piece) { return piece.precise; });
+  for (const Piece& piece : pieces_) {
+    const Sequence& sequence = running_[piece.running_index];
+    const GroupState& group = *sequence.group;
+    const auto context = group.lease->blocks().first(static_cast<std::size_t>(sequence.num_context_blocks));
+    batch_.slices.push_back({batch_.num_rows(), piece.num_tokens, piece.first_own_token, context, sequence.own_blocks});
+    for (int i = 0; i < piece.num_tokens; ++i) {
+      batch_.tokens.push_back(sequence.pending[piece.first_pending + static_cast<std::size_t>(i)]);
+      batch_.positions.push_back(sequence.num_context_tokens + piece.first_own_token + i);
+    }
+    if (piece.precise) batch_.num_precise_rows = batch_.num_rows();
+    if (!piece.wants_output) continue;
     const bool answers = sequence.phase == Sequence::Phase::kAnswer;
     const auto labels = answers ? std::span<const TokenId>(group.request.label_tokens) : std::span<const TokenId>();
     batch_.outputs.push_back({batch_.num_rows() - 1, labels});
-    output_owners_.push_back(running_index);
+    output_owners_.push_back(piece.running_index);
   }
 }
 

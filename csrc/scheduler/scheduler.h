@@ -42,11 +42,23 @@ class Scheduler {
   ExecutorStats stats() const;  // all but steps and compute_s
 
  private:
+  // Tokens of one sequence that go into the batch at hand.
+  struct Piece {
+    std::size_t running_index;
+    int num_tokens;
+    bool precise;
+    std::size_t first_pending;
+    int first_own_token;
+    bool wants_output;
+  };
+
   void stop_cancelled_and_expired();
   bool admit();
   void admit_group();
   bool admit_candidate(GroupState& group);
   void schedule(std::size_t running_index);
+  void plan(std::size_t running_index, int num_tokens, bool precise);
+  void assemble();
   void take_label_logits(Sequence& sequence, OutputValue value);
   void finish(GroupState& group, int candidate, Status status);
   void deliver(GroupState& group);
@@ -59,6 +71,8 @@ class Scheduler {
   std::vector<std::unique_ptr<GroupState>> active_;  // only the last may have candidates not yet admitted
   std::vector<Sequence> running_;                    // in order of admission
   std::vector<FinishedGroup> finished_;
+  std::vector<Piece> pieces_;
+  int num_planned_ = 0;  // tokens in pieces_
   Batch batch_;
   std::vector<std::size_t> output_owners_;  // running_ index of each of the batch's outputs
   ExecutorStats stats_;

@@ -15,6 +15,12 @@ void feed(Sequence& sequence, TokenIds tokens) {
 
 }  // namespace
 
+int Sequence::num_precise() const {
+  if (phase == Phase::kPrefix) return num_pending();
+  if (phase == Phase::kReasoning) return 0;
+  return std::min(num_pending(), static_cast<int>(group->request.answer_tokens.size()));
+}
+
 Sequence make_prefix_sequence(GroupState& group, int run_index) {
   const PrefixCache::Run& run = group.lease->pending()[static_cast<std::size_t>(run_index)];
   Sequence sequence;

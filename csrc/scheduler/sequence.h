@@ -48,6 +48,7 @@ struct Sequence {
   bool finished = false;  // leaves the scheduler after this step
 
   int num_pending() const { return static_cast<int>(pending.size() - next_pending); }
+  int num_precise() const;  // how many of the last pending tokens are computed precisely (core/batch.h)
   bool ready() const { return group->lease->computed_up_to(num_context_blocks); }
 };
 

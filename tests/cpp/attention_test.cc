@@ -17,7 +17,7 @@ std::size_t z(int n) { return static_cast<std::size_t>(n); }
 struct Scene {
   explicit Scene(AttentionShape the_shape)
       : shape(the_shape),
-        keys(1, 16 * kBlockTokens, shape.num_kv_heads * shape.head_dim, shape.dtype),
+        keys(1, 16 * kBlockTokens, shape.num_kv_heads * shape.head_dim, DataType::kFloat32),  // bf16 keeps them too
         values(2, 16 * kBlockTokens, shape.num_kv_heads * shape.head_dim, shape.dtype),
         kv{shape, nullptr, 0} {
     kv.block_stride = (kv.key_bytes() + kv.value_bytes()) * z(shape.num_kv_heads);
@@ -68,14 +68,17 @@ std::vector<float> run(const Scene& scene, const Batch& batch, const std::vector
   const Attention attention(shape);
   const std::size_t width = z(shape.num_heads * shape.head_dim);
   AlignedBuffer out_buffer;
-  auto* out = out_buffer.get<std::byte>(z(scene.num_rows) * width * size_of(shape.dtype));
-  for (const AttentionTile& tile : attention.tiles(batch)) {
-    for (int head = 0; head < shape.num_kv_heads; ++head)
-      attention.run(tile, head, scene.kv, queries[z(head)]->stored, out);
+  float* out = out_buffer.get<float>(z(scene.num_rows) * width);
+  const std::size_t query_bytes = z(shape.score_dim()) * size_of(shape.dtype);
+  for (int head = 0; head < shape.num_kv_heads; ++head) {
+    const RandomMatrix& q = *queries[z(head)];
+    AlignedBuffer stored_buffer;
+    auto* stored = stored_buffer.get<std::byte>(z(q.rows + MatMul::kMaxRows) * query_bytes);
+    for (int row = 0; row < q.rows; ++row)
+      shape.store_query(&q.values[z(row * q.columns)], stored + z(row) * query_bytes);
+    for (const AttentionTile& tile : attention.tiles(batch)) attention.run(tile, head, scene.kv, stored, out);
   }
-  std::vector<float> wide(z(scene.num_rows) * width);
-  load(shape.dtype, out, static_cast<std::int64_t>(wide.size()), wide.data());
-  return wide;
+  return {out, out + z(scene.num_rows) * width};
 }
 
 }  // namespace

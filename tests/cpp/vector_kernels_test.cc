@@ -52,7 +52,11 @@ TEST_CASE("vector kernels: norm, rotation, swiglu, scaling and conversion equal 
       std::vector<bfloat16> narrow(n);
       kernels->to_bfloat16(x.data(), size, narrow.data());
       kernels->to_float(narrow.data(), size, widened.data());
+      std::vector<bfloat16> value(n), rest(n);
+      kernels->split_bfloat16(x.data(), size, value.data(), rest.data());
       for (std::size_t i = 0; i < n; ++i) {
+        CHECK(value[i] == narrow[i]);
+        CHECK(to_float(value[i]) + to_float(rest[i]) == doctest::Approx(x[i]).epsilon(1e-5));
         const double norm = approx(x[i]) / std::sqrt(squares / static_cast<double>(n) + 1e-5) * approx(w[i]);
         CHECK(approx(normed[i]) == doctest::Approx(norm).epsilon(1e-5).scale(1));
         const double silu = approx(before[i]) / (1 + std::exp(-approx(before[i]))) * approx(w[i]);
