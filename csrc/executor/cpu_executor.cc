@@ -60,10 +60,6 @@ void CpuExecutor::close() {
 
 Executor::Id CpuExecutor::submit(RerankGroup request, OnDone on_done) {
   check(request);
-  if (request.suffixes.empty()) {
-    on_done({});
-    return 0;
-  }
   auto group = std::make_unique<GroupState>();
   group->request = std::move(request);
   group->on_done = std::move(on_done);

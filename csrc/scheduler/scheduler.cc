@@ -29,6 +29,7 @@ Scheduler::Scheduler(BlockPool& pool, PrefixCache& cache, int max_batch_tokens)
 }
 
 void Scheduler::check(const RerankGroup& request) const {
+  if (request.suffixes.empty()) reject("suffixes is empty");
   if (request.label_tokens.empty()) reject("label_tokens is empty");
   if (request.max_reasoning_tokens < 0) reject("max_reasoning_tokens is negative");
   if (request.max_reasoning_tokens > 0 && request.answer_tokens.empty()) {

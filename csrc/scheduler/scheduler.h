@@ -30,7 +30,7 @@ class Scheduler {
 
   // Throws std::invalid_argument, naming the part, for a group that could never run.
   void check(const RerankGroup& request) const;
-  void add(std::unique_ptr<GroupState> group);  // checked, and with at least one candidate
+  void add(std::unique_ptr<GroupState> group);  // checked
   void cancel(GroupId id);
   bool idle() const { return waiting_.empty() && active_.empty() && finished_.empty(); }
 

@@ -6,6 +6,9 @@
 namespace exp3rt {
 namespace {
 
+// The forced answer is about six tokens; as raw text it is the end of the suffix, so it is counted from the label.
+constexpr int kPreciseAnswerTokens = 8;
+
 void append(TokenIds& tokens, const TokenIds& more) { tokens.insert(tokens.end(), more.begin(), more.end()); }
 
 void feed(Sequence& sequence, TokenIds tokens) {
@@ -18,7 +21,7 @@ void feed(Sequence& sequence, TokenIds tokens) {
 int Sequence::num_precise() const {
   if (phase == Phase::kPrefix) return num_pending();
   if (phase == Phase::kReasoning) return 0;
-  return std::min(num_pending(), static_cast<int>(group->request.answer_tokens.size()));
+  return std::min(num_pending(), kPreciseAnswerTokens);
 }
 
 Sequence make_prefix_sequence(GroupState& group, int run_index) {

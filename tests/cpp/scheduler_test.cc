@@ -31,6 +31,7 @@ class Fixture {
   void step() {
     const Batch& batch = scheduler_.next_batch();
     rows = batch.num_rows();
+    precise_rows = batch.num_precise_rows;
     for (const BlockId block : batch.fresh_blocks) memory_[z(block)].assign(kBlockTokens, -1000000);
     for (const BatchSlice& slice : batch.slices) {
       for (int i = 0; i < slice.num_rows; ++i) {
@@ -55,6 +56,7 @@ class Fixture {
   Scheduler& scheduler() { return scheduler_; }
   std::map<GroupId, GroupResult> results;
   int rows = 0;
+  int precise_rows = 0;
 
  private:
   static std::size_t z(int i) { return static_cast<std::size_t>(i); }
@@ -123,6 +125,15 @@ TEST_CASE("scheduler: score mode computes the prefix once and reads each candida
   f.add(request);  // a user who comes back
   f.run();
   CHECK(f.scheduler().stats().prompt_tokens_computed == 73 + 2 * (106 + 3 * 2));
+}
+
+TEST_CASE("scheduler: prefixes and the last tokens before a label come first in a batch, as its precise rows") {
+  Fixture f(32, 200);
+  f.add(group({TokenIds(20, 1)}, {TokenIds(30, 2), TokenIds(40, 5)}));
+  f.step();
+  CHECK(f.rows == 20 + 32 + 42);
+  CHECK(f.precise_rows == 20 + 8 + 8);
+  f.run();
 }
 
 TEST_CASE("scheduler: reasoning is generated to its limit or its end, then the answer is forced") {
@@ -194,6 +205,7 @@ TEST_CASE("scheduler: an error reaches every group once, and work goes on afterw
 
 TEST_CASE("scheduler: what can never run is refused, naming what and why") {
   Fixture f(2, 16);
+  CHECK_THROWS_WITH_AS(f.add(group({{1}}, {})), doctest::Contains("suffixes is empty"), std::invalid_argument);
   CHECK_THROWS_WITH_AS(f.add(group({}, {{}})), doctest::Contains("suffix 0 is empty"), std::invalid_argument);
   CHECK_THROWS_WITH_AS(f.add(group({TokenIds(65, 1)}, {{1}})), doctest::Contains("needs 3 KV blocks"),
                        std::invalid_argument);
