@@ -30,10 +30,10 @@ CXX_FILES := $(filter %.h %.cc,$(CXX_SOURCES))
 # --- demo ------------------------------------------------------------------------------------------------------------
 
 ENGINE := engines/smollm2-135m
-EXAMPLE := examples/movies.jsonl
+EXAMPLE := examples/movie_night.jsonl
 
 demo: $(STAMPS)/package $(ENGINE)/manifest.json
-	@$(BIN)/exp3rt-trt rank --engine $(ENGINE) --mode reason --format table $(EXAMPLE)
+	@$(BIN)/exp3rt-trt rank $(EXAMPLE) --engine $(ENGINE) --mode reason
 
 $(ENGINE)/manifest.json: | $(STAMPS)/package
 	@echo "Building the base student's engine in $(ENGINE)"

@@ -1,0 +1,1 @@
+"""Engine directories: how they are built from checkpoints, checked, and opened."""
