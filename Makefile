@@ -33,7 +33,7 @@ ENGINE := engines/smollm2-135m
 EXAMPLE := examples/movie_night.jsonl
 
 demo: $(STAMPS)/package $(ENGINE)/manifest.json
-	@$(BIN)/exp3rt-trt rank $(EXAMPLE) --engine $(ENGINE) --mode reason
+	@$(BIN)/exp3rt-trt rank $(EXAMPLE) --engine $(ENGINE) --mode reason --max-reasoning-tokens 40
 
 $(ENGINE)/manifest.json: | $(STAMPS)/package
 	@echo "Building the base student's engine in $(ENGINE)"

@@ -1,0 +1,1 @@
+"""The command `exp3rt-trt`."""

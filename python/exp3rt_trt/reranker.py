@@ -1,0 +1,273 @@
+"""The Reranker: candidates in, candidates in order of expected rating out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.groups import GroupBuilder, RawGroupBuilder, RawPrompts
+from exp3rt_trt.jobs import Job, Limits, Request, ranking
+from exp3rt_trt.many import LOOK_AHEAD, rank_in_order
+from exp3rt_trt.pending import Pending, in_order
+from exp3rt_trt.prompts import DEFAULT, PLAIN, Chat
+from exp3rt_trt.rating import RatingScale
+from exp3rt_trt.runtime import Runtime
+from exp3rt_trt.scores import PromptScores, gather_scores
+from exp3rt_trt.tokenization import PromptTokenizer
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from exp3rt_trt._core import GroupResult
+    from exp3rt_trt.engines.engine import Engine
+    from exp3rt_trt.errors import EngineError
+    from exp3rt_trt.inputs import ItemLike, UserLike
+    from exp3rt_trt.prompts import Mode, PromptTemplate
+    from exp3rt_trt.results import RankedResults
+    from exp3rt_trt.stats import RerankerStats
+
+
+class Reranker:
+    """Rates and orders a user's candidate items with a student LLM.
+
+    Thread-safe; all calls share one executor and its cache of prefixes. `close` it, or use it as a context
+    manager, to end its threads and free its memory early. It does not work in a forked child: make it there,
+    or spawn.
+
+    Args:
+        engine: an opened engine; `from_pretrained` opens one by name.
+        scale: what the student answers with; None for 1 to 5.
+        template: how prompts are laid out; None for the default.
+        threads: cores to compute on; 0 for all of the process's affinity.
+        kv_cache_mib: memory for keys and values, in MiB.
+        max_batch_tokens: most tokens that go through the model at once.
+        max_reasoning_tokens: where reasoning is cut off.
+
+    Raises:
+        InvalidInputError: naming the option that is out of range.
+        EngineError: if the engine cannot run here, or a label of the scale is not one token.
+
+    Example:
+        >>> with Reranker.from_pretrained("engines/smollm2-135m") as reranker:  # doctest: +SKIP
+        ...     ranked = reranker.rank("Likes slow films about work.", ["A baker at work.", "A war."])
+        ...     print(ranked[0].item, ranked[0].expected_rating)
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        scale: RatingScale | None = None,
+        template: PromptTemplate | None = None,
+        threads: int = 0,
+        kv_cache_mib: int = 1024,
+        max_batch_tokens: int = 2048,
+        max_reasoning_tokens: int = 256,
+    ) -> None:
+        if max_reasoning_tokens < 1:
+            raise InvalidInputError(f"max_reasoning_tokens must be at least 1, not {max_reasoning_tokens}")
+        manifest = engine.manifest
+        self.engine = engine
+        self.scale = scale or RatingScale.one_to_five()
+        self._tokenizer = PromptTokenizer(engine.tokenizer_path)
+        self._runtime = Runtime(engine, threads, kv_cache_mib, max_batch_tokens)
+        stats = self._runtime.stats()
+        limits = Limits(manifest.model.max_context, stats.blocks_total, stats.block_size)
+        self._raw_groups = RawGroupBuilder(self._tokenizer, scale=self.scale, limits=limits)
+        self._groups = GroupBuilder(
+            self._tokenizer,
+            template=template or DEFAULT,
+            scale=self.scale,
+            chat=Chat(*manifest.chat) if manifest.chat is not None else PLAIN,
+            limits=limits,
+            end_tokens=manifest.end_tokens,
+            max_reasoning_tokens=max_reasoning_tokens,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        dtype: str = "bf16",
+        scale: RatingScale | None = None,
+        template: PromptTemplate | None = None,
+        threads: int = 0,
+        kv_cache_mib: int = 1024,
+        max_batch_tokens: int = 2048,
+        max_reasoning_tokens: int = 256,
+    ) -> Reranker:
+        """Open an engine by name; the options are those of `Reranker`, and two more.
+
+        `name_or_path` is an engine directory; or a checkpoint directory, a GGUF file, a base student's name
+        or a hub name, for which an engine is built once and kept in the cache. `dtype` is that of an engine
+        which is built, "bf16" or "fp32"; a finished engine has its own.
+
+        Raises:
+            EngineError: if the engine cannot be opened or cannot run here.
+            BuildError: if none can be built.
+        """
+        from exp3rt_trt.engines.engine import Engine  # noqa: PLC0415  (needed only here)
+
+        return cls(
+            Engine.from_pretrained(name_or_path, dtype),
+            scale=scale,
+            template=template,
+            threads=threads,
+            kv_cache_mib=kv_cache_mib,
+            max_batch_tokens=max_batch_tokens,
+            max_reasoning_tokens=max_reasoning_tokens,
+        )
+
+    def rank(
+        self,
+        user: UserLike,
+        candidates: Iterable[ItemLike],
+        *,
+        top_k: int | None = None,
+        mode: Mode = "score",
+        timeout_s: float | None = None,
+    ) -> RankedResults:
+        """Rate and order a user's candidates.
+
+        Args:
+            user: a UserProfile, a mapping with its fields, or the profile's text.
+            candidates: Items, mappings with their fields, or descriptions; the ids must differ.
+            top_k: how many rated candidates to return; None for all.
+            mode: "score" reads the rating at once; "reason" lets the student explain itself first.
+            timeout_s: seconds after which candidates that are not finished come back as expired; None for no
+                limit.
+
+        Returns:
+            Rated candidates, best first, then those without a rating, with the reason. Empty for no
+            candidates.
+
+        Raises:
+            InvalidInputError: naming the user's field or the option that cannot be used.
+            EngineError: if the executor failed, or the Reranker is closed.
+        """
+        return self._start(self._groups.build(user, candidates, Request(mode, top_k, timeout_s))).result()
+
+    async def arank(
+        self,
+        user: UserLike,
+        candidates: Iterable[ItemLike],
+        *,
+        top_k: int | None = None,
+        mode: Mode = "score",
+        timeout_s: float | None = None,
+    ) -> RankedResults:
+        """As `rank`, without blocking the event loop; cancelling the task stops the computation."""
+        import asyncio  # noqa: PLC0415  (not needed by those who do not use it)
+
+        job = await asyncio.to_thread(self._groups.build, user, candidates, Request(mode, top_k, timeout_s))
+        return await self._start(job).wait()
+
+    def rank_many(
+        self,
+        jobs: Iterable[tuple[UserLike, Iterable[ItemLike]]],
+        *,
+        top_k: int | None = None,
+        mode: Mode = "score",
+        timeout_s: float | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> Iterator[RankedResults]:
+        """Rate and order the candidates of many users, computed together.
+
+        Args:
+            jobs: pairs of a user and candidates, taken as they are needed; any iterable.
+            top_k: see `rank`.
+            mode: see `rank`.
+            timeout_s: see `rank`; for each user by itself.
+            progress: called after each user with how many are done, and how many there are if that is known.
+
+        Yields:
+            Results in the order of the jobs. A job that failed as a whole yields a result whose `error` is
+            set.
+
+        Raises:
+            InvalidInputError: naming the option that cannot be used.
+        """
+        request = Request(mode, top_k, timeout_s)
+        self._runtime.check_process()
+
+        def start(
+            user: object, candidates: object, recover: Callable[[EngineError], RankedResults]
+        ) -> Pending[RankedResults]:
+            return self._start(self._groups.build(user, candidates, request), recover)
+
+        return rank_in_order(jobs, start, progress)
+
+    def score_prompts(self, prefix: str, suffixes: Sequence[str]) -> NDArray[np.float64]:
+        """Read the label probabilities behind raw prompts.
+
+        Args:
+            prefix: the text that all share, with special tokens where they belong.
+            suffixes: the rest of each prompt, up to the very place of the label; nothing is added.
+
+        Returns:
+            Probabilities, float64 [num_suffixes, num_labels]; a row is NaN if the model gave no finite
+            number.
+
+        Raises:
+            InvalidInputError: naming the suffix that is too long or has no tokens.
+            EngineError: if a label is not one token there, the executor failed, or the Reranker is closed.
+        """
+        return self._start_raw(RawPrompts(prefix, suffixes)).result().probabilities
+
+    def run_prompts(self, prompts: Iterable[RawPrompts]) -> Iterator[PromptScores]:
+        """Rate raw prompts of many users, computed together; results in their order."""
+        return in_order(prompts, self._start_raw, LOOK_AHEAD)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens, special ones included."""
+        return self._tokenizer.decode(tokens, keep_special=True)
+
+    def stats(self) -> RerankerStats:
+        """Return what was computed since the Reranker was made."""
+        return self._runtime.stats()
+
+    @property
+    def threads(self) -> int:
+        """Cores that are computed on."""
+        return self._runtime.threads
+
+    @property
+    def isa(self) -> str:
+        """Instruction set that is computed with."""
+        return self._runtime.isa
+
+    def close(self) -> None:
+        """Stop computing and free the memory; those who wait get an EngineError. May be called twice."""
+        self._runtime.close()
+
+    def __enter__(self) -> Reranker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(
+        self, job: Job, recover: Callable[[EngineError], RankedResults] | None = None
+    ) -> Pending[RankedResults]:
+        decode = self._tokenizer.decode if job.mode == "reason" else None
+
+        def finish(results: list[GroupResult]) -> RankedResults:
+            return ranking(job, results[0] if results else None, self.scale, decode)
+
+        return self._runtime.start([job.group] if job.group is not None else [], finish, recover)
+
+    def _start_raw(self, prompts: RawPrompts) -> Pending[PromptScores]:
+        built = self._raw_groups.build(prompts)
+
+        def finish(results: list[GroupResult]) -> PromptScores:
+            return gather_scores(results, [numbers for _, numbers in built], self.scale)
+
+        return self._runtime.start([group for group, _ in built], finish)

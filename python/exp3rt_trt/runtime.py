@@ -1,0 +1,116 @@
+"""An executor and its life: made for an engine, closed once, never used in a forked child."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from typing import TYPE_CHECKING, TypeVar
+
+from exp3rt_trt import _core
+from exp3rt_trt.errors import EngineError, InvalidInputError
+from exp3rt_trt.pending import Pending
+from exp3rt_trt.stats import RerankerStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from exp3rt_trt.engines.engine import Engine
+
+_Output = TypeVar("_Output")
+_executors: weakref.WeakSet[_core.CpuExecutor] = weakref.WeakSet()
+
+
+class Runtime:
+    """Runs groups on an engine.
+
+    Args:
+        engine: an opened engine.
+        threads: cores to compute on; 0 for all of the process's affinity.
+        kv_cache_mib: memory for keys and values, in MiB.
+        max_batch_tokens: most tokens in one batch.
+
+    Raises:
+        InvalidInputError: naming the option that is out of range.
+        EngineError: if the engine cannot run.
+    """
+
+    def __init__(self, engine: Engine, threads: int, kv_cache_mib: int, max_batch_tokens: int) -> None:
+        for name, value, least in (
+            ("threads", threads, 0),
+            ("kv_cache_mib", kv_cache_mib, 1),
+            ("max_batch_tokens", max_batch_tokens, 1),
+        ):
+            if value < least:
+                raise InvalidInputError(f"{name} must be at least {least}, not {value}")
+        options = _core.ExecutorOptions(
+            threads=threads, max_batch_tokens=max_batch_tokens, kv_cache_bytes=kv_cache_mib << 20
+        )
+        try:
+            executor = _core.CpuExecutor(
+                str(engine.weights_path), engine.core_tensors(), engine.core_config(), options
+            )
+        except (ValueError, RuntimeError) as error:
+            raise EngineError(f"{engine.path}: {error}") from error
+        self.threads = executor.threads
+        self.isa = executor.isa
+        self._executor: _core.CpuExecutor | None = executor
+        self._last_stats = executor.stats()
+        self._pid = os.getpid()
+        _executors.add(executor)
+        # Also at the interpreter's exit, while the executor's thread can still call back.
+        self._close = weakref.finalize(self, _close, executor, self._pid)
+
+    def start(
+        self,
+        groups: Sequence[_core.RerankGroup],
+        finish: Callable[[list[_core.GroupResult]], _Output],
+        recover: Callable[[EngineError], _Output] | None = None,
+    ) -> Pending[_Output]:
+        """Submit groups; see `Pending`."""
+        self.check_process()
+        executor = self._executor
+        if executor is None:
+            raise EngineError("the Reranker is closed")
+        return Pending(executor, groups, finish, recover)
+
+    def stats(self) -> RerankerStats:
+        """Return the executor's counters; the last ones if it is closed."""
+        self.check_process()
+        executor = self._executor
+        return RerankerStats.of(executor.stats() if executor is not None else self._last_stats)
+
+    def close(self) -> None:
+        """End the executor and let go of it; may be called twice."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            self._close()
+            if os.getpid() == self._pid:
+                self._last_stats = executor.stats()
+
+    def check_process(self) -> None:
+        """Refuse to be used in a forked process.
+
+        Raises:
+            EngineError: in a process other than that of the executor.
+        """
+        if os.getpid() != self._pid:
+            raise EngineError(
+                f"this Reranker belongs to process {self._pid}, and its threads do not exist in the forked "
+                f"process {os.getpid()}: make a Reranker after the fork, or start processes by spawn"
+            )
+
+
+def _close(executor: _core.CpuExecutor, pid: int) -> None:
+    if os.getpid() == pid:
+        executor.close()
+
+
+def _keep_in_child() -> None:
+    # To destroy an executor is to wait for its thread, which a forked child does not have: it is never
+    # destroyed.
+    for executor in list(_executors):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(executor))
+
+
+os.register_at_fork(after_in_child=_keep_in_child)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from exp3rt_trt.cli.app import main
+from exp3rt_trt.cli.display import distribution_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB = {
+    "user": {"user_id": "u", "profile": "Likes boats."},
+    "candidates": [{"item_id": 1, "title": "Boat"}, "War"],
+}
+
+
+class Cli:
+    """Runs the command line in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch = monkeypatch
+        self.capfd = capfd
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["exp3rt-trt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = self.capfd.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(monkeypatch, capfd)
+
+
+@pytest.fixture
+def engine(tiny_engine: Callable[[str, str], Path]) -> Path:
+    return tiny_engine("llama", "fp32")
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Callable[..., Path]:
+    def write(*lines: Any) -> Path:
+        path = tmp_path / "jobs.jsonl"
+        texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_help_is_quick_and_light() -> None:
+    code = (
+        "import sys; sys.argv = ['exp3rt-trt', '--help']\n"
+        "from exp3rt_trt.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: print(sorted({'numpy', 'tokenizers', 'transformers'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+    for command in ("build", "inspect", "rank", "bench"):
+        assert command in run.stdout
+
+
+def test_build_then_inspect(cli: Cli, tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    out = tmp_path / "engine"
+    code, told, _ = cli("build", "--model", tiny_checkpoint("llama"), "--dtype", "fp32", "--out", out)
+    assert code == 0
+    assert "llama in fp32" in told
+    code, told, _ = cli("inspect", out, "--verify")
+    assert code == 0
+    for words in ("2048 tokens", "weights.safetensors", "verified: every file"):
+        assert words in told
+    weights = out / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    code, _, err = cli("inspect", out, "--verify")
+    assert code == 1
+    assert "weights.safetensors: altered" in err
+
+
+def test_errors_are_told_without_a_traceback(cli: Cli, tmp_path: Path, engine: Path) -> None:
+    for arguments, words in (
+        (("inspect", tmp_path), "no manifest.json"),
+        (("build", "--model", "nothing-here", "--out", tmp_path / "x"), "nothing-here"),
+        (("rank", tmp_path / "none.jsonl", "--engine", engine), "none.jsonl: no such file"),
+        (("rank", tmp_path, "--engine", engine), "cannot be read"),
+    ):
+        code, _, err = cli(*arguments)
+        assert code == 1
+        assert err.startswith("error: ")
+        assert words in err
+        assert "Traceback" not in err
+
+
+def test_rank_prints_a_table(cli: Cli, engine: Path, jobs: Callable[..., Path]) -> None:
+    code, out, err = cli("rank", jobs(JOB), "--engine", engine, "--threads", 1)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].strip() == "u"
+    for words in ("Boat", "War", "1 to 5", "█"):
+        assert words in out
+    code, out, _ = cli("rank", jobs(JOB), "--engine", engine, "--threads", 1, "--mode", "reason")
+    assert code == 0
+    assert "reasoning" in out
+
+
+def test_rank_writes_jsonl(cli: Cli, engine: Path, jobs: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    path = jobs(JOB, "", {**JOB, "user": "A text."})
+    assert cli(
+        "rank", path, "--engine", engine, "--threads", 1, "--output", out, "--scale", 10, "--top-k", 1
+    )[:2] == (0, "")
+    first, second = map(json.loads, out.read_text(encoding="utf-8").splitlines())
+    assert (first["line"], first["user_id"]) == (1, "u")
+    assert (second["line"], second["user_id"]) == (3, None)
+    assert [result["rank"] for result in first["results"]] == [1]
+    assert len(first["results"][0]["probabilities"]) == 10
+
+
+def test_rank_names_bad_lines_and_goes_on(cli: Cli, engine: Path, jobs: Callable[..., Path]) -> None:
+    long = {"item_id": "long", "title": "word " * 3000}
+    path = jobs(
+        "{",
+        "[1]",
+        JOB,
+        {"user": "x"},
+        {**JOB, "user": ""},
+        {**JOB, "candidates": [long, "b"]},
+        '{"user": "\\ud800',
+    )
+    code, out, err = cli("rank", path, "--engine", engine, "--threads", 1, "--output", "-")
+    assert code == 1
+    told = err.splitlines()
+    assert len(told) == 6
+    for line, words in zip(
+        told,
+        (
+            ":1: not valid JSON",
+            ":2: not a JSON object, but list",
+            ":4: 'candidates' is missing",
+            ":5: user.profile is empty",
+            ":6: too_long: candidates[0] (item_id 'long')",
+            ":7: not valid JSON",
+        ),
+        strict=True,
+    ):
+        assert f"{path}{words}" in line
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["line"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert ["error" in row for row in rows] == [True, True, False, True, True, False, True]
+    assert [result["status"] for result in rows[5]["results"]] == ["ok", "too_long"]
+
+
+def test_rank_reads_standard_input(engine: Path) -> None:
+    code = "from exp3rt_trt.cli.app import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "rank", "-", "--engine", str(engine), "--output", "-"],
+        input=json.dumps(JOB),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(json.loads(run.stdout)["results"]) == 2
+
+
+def test_the_example_can_be_ranked() -> None:
+    from exp3rt_trt.cli.jsonl import read_lines
+    from exp3rt_trt.inputs import as_user
+    from exp3rt_trt.jobs import make_slots
+
+    (line,) = read_lines(str(ROOT / "examples" / "movie_night.jsonl"))
+    assert as_user(line.value["user"]).user_id == "nora"
+    assert {slot.status for slot in make_slots(line.value["candidates"])} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "bar"),
+    [([1.0, 0.0], "█▁"), ([0.5, 0.5], "██"), ([0.2, 0.4, 0.1], "▅█▃")],
+)
+def test_distribution_bar(probabilities: list[float], bar: str) -> None:
+    assert distribution_bar(probabilities) == bar
