@@ -15,7 +15,7 @@ from exp3rt_trt import AUTHORS, EngineError, InvalidInputError, Item, RatingScal
 from exp3rt_trt.engines.engine import Engine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rank_cases import ITEMS, USER, open_, ratings, reasons
+from rank_cases import ITEMS, TOLERANCE, USER, open_, ratings, reasons
 
 TinyEngine = Callable[[str, str], Path]
 FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -62,20 +62,23 @@ def test_alone_batched_in_any_order_cached_or_not(
     whole = reranker.rank(USER, ITEMS, mode=mode)
     some = reranker.rank(USER, [ITEMS[i] for i in order[:count]], mode=mode)
     for item_id, rating in ratings(some).items():
-        assert rating == pytest.approx(ratings(whole)[item_id], abs=1e-5)
+        assert rating == pytest.approx(ratings(whole)[item_id], abs=TOLERANCE)
         assert reasons(some)[item_id] == reasons(whole)[item_id]
 
 
 @MODES
-def test_a_cold_cache_a_small_batch_and_one_thread_change_nothing(
-    engine: Path, reranker: Reranker, mode: Any
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_cold_cache_a_small_batch_and_two_threads_change_nothing(
+    tiny_engine: TinyEngine, dtype: str, mode: Any
 ) -> None:
-    warm = reranker.rank(USER, ITEMS, mode=mode)
-    with open_(engine, max_batch_tokens=50, threads=2, kv_cache_mib=8) as cold:
-        first, second = cold.rank(USER, ITEMS, mode=mode), cold.rank(USER, ITEMS, mode=mode)
-    for other in (first, second):
-        assert ratings(other) == pytest.approx(ratings(warm), abs=1e-5)
-        assert reasons(other) == reasons(warm)
+    engine = tiny_engine("llama", dtype)
+    with open_(engine) as one:
+        cold, warm = one.rank(USER, ITEMS, mode=mode), one.rank(USER, ITEMS[::-1], mode=mode)
+    with open_(engine, max_batch_tokens=50, threads=2, kv_cache_mib=8) as other:
+        small = other.rank(USER, ITEMS, mode=mode)
+    for results in (warm, small):
+        assert ratings(results) == pytest.approx(ratings(cold), abs=TOLERANCE)
+        assert reasons(results) == reasons(cold)
 
 
 def test_the_prefix_is_computed_once(engine: Path) -> None:
