@@ -25,16 +25,17 @@ function(exp3rt_add_rung name)
   endif()
 endfunction()
 
-# exp3rt_add_kernels(<isa> <source> <flags>...)
+# exp3rt_add_kernels(<isa> FLAGS <flags> SOURCES <files>)
 #
-# Compiles one source for one instruction set, as objects. Such a source may define nothing that other objects could
+# Compiles sources for one instruction set, as objects. Such a source may define nothing that other objects could
 # define too (inline functions, templates): the linker would keep one copy for all, perhaps the one that this
 # machine cannot run. tests/cpp checks the objects for it.
-function(exp3rt_add_kernels isa source)
+function(exp3rt_add_kernels isa)
+  cmake_parse_arguments(PARSE_ARGV 1 KERNELS "" "" "FLAGS;SOURCES")
   set(target exp3rt_kernels_${isa})
-  add_library(${target} OBJECT ${source})
+  add_library(${target} OBJECT ${KERNELS_SOURCES})
   target_link_libraries(${target} PRIVATE exp3rt_flags)
   target_compile_definitions(${target} PRIVATE EXP3RT_KERNELS=${isa})
   # No errno and no traps: the compiler may then turn a branch or a call to libm in a loop into vector code.
-  target_compile_options(${target} PRIVATE ${ARGN} -fopenmp-simd -fno-math-errno -fno-trapping-math)
+  target_compile_options(${target} PRIVATE ${KERNELS_FLAGS} -fopenmp-simd -fno-math-errno -fno-trapping-math -Wno-psabi)
 endfunction()

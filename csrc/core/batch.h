@@ -21,6 +21,7 @@ struct BatchSlice {
   int first_own_token;                  // index of the first row among the sequence's own tokens
   std::span<const KeyBlock> context;    // shared, computed in this batch or before
   std::span<const BlockId> own_blocks;  // own token t lies in own_blocks[t / kBlockTokens]
+  bool decoding = false;                // tokens after the prompt: few rows, each sequence with keys of its own
 };
 
 // Where a step must produce something: the label logits, or (no labels) the next greedy token.
@@ -43,9 +44,12 @@ struct Batch {
   TokenIds tokens;                      // [rows]
   std::vector<std::int32_t> positions;  // [rows]
   std::vector<BatchSlice> slices;
-  std::vector<OutputRequest> outputs;
+  std::vector<OutputRequest> outputs;  // in order of their rows
   int num_precise_rows = 0;
   std::vector<BlockId> fresh_blocks;  // handed out since the last batch; their old contents must not be seen
+
+  // The rows that have outputs, as a batch of their own: all that the last layer's attention and MLP must compute.
+  Batch outputs_only() const;
 
   int num_rows() const { return static_cast<int>(tokens.size()); }
   bool empty() const { return tokens.empty(); }

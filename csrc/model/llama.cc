@@ -64,44 +64,64 @@ Llama::Layer Llama::load_layer(Weights& weights, const ModelConfig& config, int 
 
 void Llama::forward(const Batch& batch, const KvStorage& kv, float* hidden) {
   prepare(batch);
-  const std::vector<AttentionTile> tiles = attention_.tiles(batch);
-  const auto num_panels = static_cast<std::int64_t>(panels_.size());
-  const auto num_heads = static_cast<std::int64_t>(config_.num_kv_heads);
-  const auto num_tiles = static_cast<std::int64_t>(tiles.size());
-
   parallel_for(num_threads_, static_cast<std::int64_t>(batch.fresh_blocks.size()),
                [&](std::int64_t i) { kv.refresh(batch.fresh_blocks[z(i)]); });
-  parallel_for(num_threads_, num_panels, [&](std::int64_t i) {
-    embed(batch, panels_[z(i)]);
-    write_query_key_value(0, panels_[z(i)], kv.layer(0));
+  for_panels([&](Panel panel) {
+    embed(batch, panel);
+    write_query_key_value(0, panel, kv.layer(0));
   });
-  for (int l = 0; l < config_.num_layers; ++l) {
-    const KvLayer layer_kv = kv.layer(l);
-    parallel_for(num_threads_, num_tiles * num_heads, [&](std::int64_t i) {
-      const int head = static_cast<int>(i / num_tiles);
-      attention_.run(tiles[z(i % num_tiles)], head, layer_kv, queries_ + z(head) * query_stride_, attended_);
-    });
-    parallel_for(num_threads_, num_panels, [&](std::int64_t i) {
-      const Panel panel = panels_[z(i)];
-      attention_output(layers_[z(l)], panel);
-      mlp(layers_[z(l)], panel);
-      if (l + 1 < config_.num_layers) write_query_key_value(l + 1, panel, kv.layer(l + 1));
+  const int last = config_.num_layers - 1;
+  for (int l = 0; l < last; ++l) {
+    attend(batch, kv.layer(l));
+    for_panels([&](Panel panel) {
+      finish_layer(layers_[z(l)], panel);
+      write_query_key_value(l + 1, panel, kv.layer(l + 1));
     });
   }
+  const Batch outputs = batch.outputs_only();
+  keep_outputs(batch);
+  attend(outputs, kv.layer(last));
+  for_panels([&](Panel panel) {
+    finish_layer(layers_[z(last)], panel);
+    write_hidden(panel, hidden);
+  });
+}
+
+template <typename Fn>
+void Llama::for_panels(Fn&& fn) const {
+  parallel_for(num_threads_, static_cast<std::int64_t>(panels_.size()), [&](std::int64_t i) { fn(panels_[z(i)]); });
+}
+
+void Llama::attend(const Batch& batch, const KvLayer& kv) {
+  const std::vector<AttentionTile> tiles = attention_.tiles(batch, num_threads_);
+  const auto num_tiles = static_cast<std::int64_t>(tiles.size());
+  parallel_for(num_threads_, num_tiles * config_.num_kv_heads, [&](std::int64_t i) {
+    const int head = static_cast<int>(i / num_tiles);
+    attention_.run(tiles[z(i % num_tiles)], head, kv, queries_ + z(head) * query_stride_, attended_);
+  });
+}
+
+// From here on, row i of the work is that of the batch's output i. Every key is written by now, so no other row counts.
+void Llama::keep_outputs(const Batch& batch) {
+  const std::size_t query_bytes = z(shape_.group() * shape_.score_dim()) * size_of(dtype_);
+  const std::size_t hidden = z(config_.hidden_size);
+  int num_precise = 0;
   for (std::size_t i = 0; i < batch.outputs.size(); ++i) {
-    const float* row = residual_ + z(batch.outputs[i].row) * z(config_.hidden_size);
-    vector_kernels().rms_norm(row, final_norm_, config_.rms_norm_eps, config_.hidden_size,
-                              hidden + i * z(config_.hidden_size));
+    const std::size_t row = z(batch.outputs[i].row);  // i <= row: nothing is overwritten that is still to be moved
+    std::copy_n(residual_ + row * hidden, hidden, residual_ + i * hidden);
+    for (int head = 0; head < config_.num_kv_heads; ++head) {
+      std::byte* queries = queries_ + z(head) * query_stride_;
+      std::copy_n(queries + row * query_bytes, query_bytes, queries + i * query_bytes);
+    }
+    if (batch.outputs[i].row < batch.num_precise_rows) ++num_precise;
   }
+  cut_panels(static_cast<int>(batch.outputs.size()), num_precise);
 }
 
 // Cuts the batch into panels and makes room for it.
 void Llama::prepare(const Batch& batch) {
   const int rows = batch.num_rows();
-  const int num_precise = dtype_ == DataType::kBFloat16 ? batch.num_precise_rows : 0;
-  panels_.clear();
-  cut_panels(0, num_precise, true);
-  cut_panels(num_precise, rows, false);
+  cut_panels(rows, batch.num_precise_rows);
 
   slots_.resize(z(rows));
   for (const BatchSlice& slice : batch.slices) {
@@ -120,10 +140,23 @@ void Llama::prepare(const Batch& batch) {
   sine_ = sine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
 }
 
-void Llama::cut_panels(int begin, int end, bool precise) {
-  const auto share = round_up(ceil_div(end - begin, num_threads_), kMinPanelRows);
-  const int size = static_cast<int>(std::clamp<std::int64_t>(share, kMinPanelRows, kMaxPanelRows));
-  for (int row = begin; row < end; row += size) panels_.push_back({row, std::min(size, end - row), precise});
+void Llama::cut_panels(int num_rows, int num_precise) {
+  if (dtype_ != DataType::kBFloat16) num_precise = 0;
+  panels_.clear();
+  add_panels(0, num_precise, true);
+  add_panels(num_precise, num_rows, false);
+}
+
+// Panels of nearly the same size, as many as give every thread the same number of them.
+void Llama::add_panels(int begin, int end, bool precise) {
+  const int rows = end - begin;
+  const int most = std::max(1, rows / kMinPanelRows);
+  const int fewest = static_cast<int>(ceil_div(rows, kMaxPanelRows));
+  const int count = std::min(most, static_cast<int>(round_up(fewest, num_threads_)));
+  for (int i = 0; i < count; ++i) {
+    const int row = begin + rows * i / count;
+    panels_.push_back({row, begin + rows * (i + 1) / count - row, precise});
+  }
 }
 
 void Llama::embed(const Batch& batch, Panel panel) {
@@ -165,7 +198,8 @@ void Llama::place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv
   for (int head = 0; head < config_.num_heads + config_.num_kv_heads; ++head) {
     kernels.rotate(qkv + head * dim, cosine_ + angles, sine_ + angles, dim / 2);
   }
-  kernels.scale(qkv, 1.0f / std::sqrt(static_cast<float>(dim)), config_.num_heads * dim);
+  constexpr float kLog2E = 1.44269504f;
+  kernels.scale(qkv, kLog2E / std::sqrt(static_cast<float>(dim)), config_.num_heads * dim, qkv);
   const Slot slot = slots_[z(row)];
   const std::size_t query_bytes = z(shape_.score_dim()) * size_of(dtype_);
   for (int head = 0; head < config_.num_heads; ++head) {
@@ -212,6 +246,19 @@ void Llama::mlp(const Layer& layer, Panel panel) {
   }
   multiply(down_, layer.down, input, output, panel);
   add_to_residual(panel, output);
+}
+
+void Llama::finish_layer(const Layer& layer, Panel panel) {
+  attention_output(layer, panel);
+  mlp(layer, panel);
+}
+
+void Llama::write_hidden(Panel panel, float* hidden) const {
+  const std::size_t size = z(config_.hidden_size);
+  for (std::size_t row = z(panel.first_row); row < z(panel.first_row + panel.num_rows); ++row) {
+    vector_kernels().rms_norm(residual_ + row * size, final_norm_, config_.rms_norm_eps, config_.hidden_size,
+                              hidden + row * size);
+  }
 }
 
 void Llama::write_input(const float* row, int i, int width, Panel panel, std::byte* input) const {

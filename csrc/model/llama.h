@@ -16,7 +16,8 @@ namespace exp3rt {
 // The decoder of the Llama family: Llama 2 and 3, SmolLM2, Mistral, Qwen2 (bias on q, k, v), Qwen3 (norm on q and k).
 //
 // A forward pass runs over panels of rows that fit the cache; for each layer, all threads meet twice: once when every
-// key of the batch is written, once when every row has attended.
+// key of the batch is written, once when every row has attended. The last layer attends
+// and goes on with the rows that have outputs alone.
 class Llama {
  public:
   Llama(Weights& weights, const ModelConfig& config, int num_threads);
@@ -53,9 +54,16 @@ class Llama {
   void write_query_key_value(int layer, Panel panel, const KvLayer& kv);
   void place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv);
   void normalize_heads(const float* weight, float* heads, int count) const;
+  template <typename Fn>
+  void for_panels(Fn&& fn) const;
+  void attend(const Batch& batch, const KvLayer& kv);
+  void keep_outputs(const Batch& batch);
+  void finish_layer(const Layer& layer, Panel panel);
+  void write_hidden(Panel panel, float* hidden) const;
   void attention_output(const Layer& layer, Panel panel);
   void mlp(const Layer& layer, Panel panel);
-  void cut_panels(int begin, int end, bool precise);
+  void cut_panels(int num_rows, int num_precise);
+  void add_panels(int begin, int end, bool precise);
   // An operand of a panel's products: row i of [product_rows, width], in the products' type.
   void write_input(const float* row, int i, int width, Panel panel, std::byte* input) const;
   void write_normed(const float* weight, Panel panel, std::byte* input) const;

@@ -12,6 +12,8 @@ namespace exp3rt {
 namespace {
 
 constexpr int kTileRows = 192;  // query rows: three heads of 64 tokens, which keeps scores and sums in the L2 cache
+constexpr int kMinTileRows = 24;
+constexpr int kTilesPerThread = 8;  // evens out what is handed to the threads
 
 bool same(std::span<const KeyBlock> a, std::span<const KeyBlock> b) {
   return a.data() == b.data() && a.size() == b.size();
@@ -74,16 +76,20 @@ struct Attention::State {
   const std::byte* queries = nullptr;
   std::array<float, kTileRows> max;
   std::array<float, kTileRows> weight;  // sum of the softmax weights
-  float* sum = nullptr;                 // [rows, head_dim], weighted values
+  float* sum = nullptr;                 // [rows, sum_width], weighted values
 };
 
-Attention::Attention(AttentionShape shape)
+Attention::Attention(AttentionShape shape, bool by_products)
     : shape_(shape),
+      by_products_(by_products),
+      kernel_(attention_kernel(shape.dtype)),
       scores_(shape.dtype, shape.score_dim(), kBlockTokens),
       values_(shape.dtype, kBlockTokens, shape.head_dim) {}
 
-std::vector<AttentionTile> Attention::tiles(const Batch& batch) const {
-  const int max_rows = std::max(1, kTileRows / shape_.group());
+std::vector<AttentionTile> Attention::tiles(const Batch& batch, int num_threads) const {
+  const int share = batch.num_rows() * shape_.num_kv_heads / (kTilesPerThread * num_threads);
+  const int max_rows =
+      std::clamp(share, std::max(1, kMinTileRows / shape_.group()), std::max(1, kTileRows / shape_.group()));
   const std::span<const BatchSlice> slices = batch.slices;
   std::vector<AttentionTile> tiles;
   for (std::size_t s = 0; s < slices.size(); ++s) {
@@ -107,18 +113,18 @@ void Attention::run(const AttentionTile& tile, int kv_head, const KvLayer& kv, c
   thread_local State state;
   const int group = shape_.group();
   const int rows = tile.num_rows * group;
-  const auto row_bytes = static_cast<std::size_t>(shape_.score_dim()) * size_of(shape_.dtype);
-  state.queries = static_cast<const std::byte*>(queries) + static_cast<std::size_t>(tile.first_row * group) * row_bytes;
+  state.queries =
+      static_cast<const std::byte*>(queries) + static_cast<std::size_t>(tile.first_row * group) * query_bytes();
   state.max.fill(-std::numeric_limits<float>::infinity());
   state.weight.fill(0.0f);
-  const auto size = static_cast<std::size_t>(rows) * static_cast<std::size_t>(shape_.head_dim);
+  const auto size = static_cast<std::size_t>(rows) * sum_width();
   state.sum = state.sum_buffer.get<float>(size);
   std::fill_n(state.sum, size, 0.0f);
 
   std::array<int, kTileRows> valid;  // keys of the block that each query row may see
   for (const KeyBlock& block : tile.slices.front().context) {
     valid.fill(block.num_tokens);
-    attend(state, 0, rows, kv, block.block, kv_head, valid);
+    attend(state, 0, rows, kv, block.block, kv_head, valid, by_products_);
   }
   for (const BatchSlice& slice : tile.slices) attend_own(state, tile, slice, kv, kv_head);
   write(state, tile, kv_head, out);
@@ -131,6 +137,7 @@ void Attention::attend_own(State& state, const AttentionTile& tile, const BatchS
   const int begin = std::max(slice.first_row, tile.first_row);
   const int end = std::min(slice.first_row + slice.num_rows, tile.first_row + tile.num_rows);
   const auto own = [&](int row) { return slice.first_own_token + row - slice.first_row; };
+  const bool by_products = by_products_ && !slice.decoding;
   std::array<int, kTileRows> valid;
   for (int block = 0; block * kBlockTokens <= own(end - 1); ++block) {
     const int first = std::max(begin, begin + block * kBlockTokens - own(begin));  // rows before see none of it
@@ -139,13 +146,24 @@ void Attention::attend_own(State& state, const AttentionTile& tile, const BatchS
       std::fill_n(valid.begin() + (row - first) * group, group, seen);
     }
     const BlockId id = slice.own_blocks[static_cast<std::size_t>(block)];
-    attend(state, (first - tile.first_row) * group, (end - first) * group, kv, id, kv_head, valid);
+    attend(state, (first - tile.first_row) * group, (end - first) * group, kv, id, kv_head, valid, by_products);
   }
 }
 
 // Query rows [first, first + count) of the tile meet one block.
 void Attention::attend(State& state, int first, int count, const KvLayer& kv, BlockId block, int kv_head,
-                       std::span<const int> valid) const {
+                       std::span<const int> valid, bool by_products) const {
+  const std::byte* keys = kv.keys(block, kv_head);
+  const std::byte* values = kv.values(block, kv_head);
+  if (by_products) return attend_by_products(state, first, count, keys, values, valid);
+  const auto row = static_cast<std::size_t>(first);
+  const int panels = static_cast<int>(ceil_div(shape_.head_dim, kPanelColumns));
+  kernel_({count, shape_.score_dim(), panels, state.queries + row * query_bytes(), keys, values, valid.data(),
+           &state.max[row], &state.weight[row], state.sum + row * sum_width()});
+}
+
+void Attention::attend_by_products(State& state, int first, int count, const std::byte* keys, const std::byte* values,
+                                   std::span<const int> valid) const {
   const VectorKernels& kernels = vector_kernels();
   const DataType dtype = shape_.dtype;
   const auto dim = static_cast<std::size_t>(shape_.head_dim);
@@ -154,20 +172,21 @@ void Attention::attend(State& state, int first, int count, const KvLayer& kv, Bl
   std::byte* weights = state.weights_buffer.get<std::byte>(padded * kBlockTokens * size_of(dtype));
   float* part = state.part_buffer.get<float>(padded * dim);  // [count, head_dim], this block's weighted values
 
-  const auto skip = static_cast<std::size_t>(first) * static_cast<std::size_t>(shape_.score_dim()) * size_of(dtype);
-  scores_(state.queries + skip, {kv.keys(block, kv_head), kBlockTokens, shape_.score_dim(), dtype}, scores, count);
+  const std::byte* queries = state.queries + static_cast<std::size_t>(first) * query_bytes();
+  scores_(queries, {keys, kBlockTokens, shape_.score_dim(), dtype}, scores, count);
   std::array<float, kTileRows> factors;
   for (int i = 0; i < count; ++i) {
     const auto row = static_cast<std::size_t>(first + i);
     const auto at = static_cast<std::size_t>(i);
-    factors[at] = kernels.softmax_block(scores + at * kBlockTokens, valid[at], &state.max[row], &state.weight[row]);
+    float* row_scores = scores + at * kBlockTokens;
+    factors[at] = kernels.softmax_block(row_scores, valid[at], &state.max[row], &state.weight[row]);
+    store(dtype, row_scores, kBlockTokens, weights + at * kBlockTokens * size_of(dtype));
   }
-  store(dtype, scores, static_cast<std::int64_t>(count) * kBlockTokens, weights);
-  values_(weights, {kv.values(block, kv_head), shape_.head_dim, kBlockTokens, dtype}, part, count);
+  values_(weights, {values, shape_.head_dim, kBlockTokens, dtype}, part, count);
   for (int i = 0; i < count; ++i) {
     const auto row = static_cast<std::size_t>(first + i);
     const auto at = static_cast<std::size_t>(i);
-    kernels.scale_add(state.sum + row * dim, factors[at], part + at * dim, shape_.head_dim);
+    kernels.scale_add(state.sum + row * sum_width(), factors[at], part + at * dim, shape_.head_dim);
   }
 }
 
@@ -180,8 +199,7 @@ void Attention::write(const State& state, const AttentionTile& tile, int kv_head
     const auto row = static_cast<std::size_t>(i);
     const auto token = static_cast<std::size_t>(tile.first_row + i / group);
     float* to = out + token * row_size + head_at + static_cast<std::size_t>(i % group) * dim;
-    std::copy_n(state.sum + row * dim, dim, to);
-    vector_kernels().scale(to, 1.0f / state.weight[row], shape_.head_dim);
+    vector_kernels().scale(state.sum + row * sum_width(), 1.0f / state.weight[row], shape_.head_dim, to);
   }
 }
 

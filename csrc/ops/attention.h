@@ -4,6 +4,8 @@
 #include <vector>
 
 #include "core/batch.h"
+#include "ops/attention_kernels.h"
+#include "ops/isa.h"
 #include "ops/matmul.h"
 
 namespace exp3rt {
@@ -53,11 +55,14 @@ struct AttentionTile {
 // keys block by block in the same order whatever else is in the batch, so its result does not depend on it.
 class Attention {
  public:
-  explicit Attention(AttentionShape shape);
+  // by_products: whether many rows meet a block by products of the library, which have AMX, and not by our kernels.
+  explicit Attention(AttentionShape shape, bool by_products = cpu_isa() >= Isa::kAmx);
 
-  std::vector<AttentionTile> tiles(const Batch& batch) const;
+  // As few as keep the queries of a tile in the cache, but several for each thread.
+  std::vector<AttentionTile> tiles(const Batch& batch, int num_threads) const;
 
-  // queries: [num_kv_heads][query_rows][score_dim], row r of the batch at query rows r * group ..., scaled already;
+  // queries: [num_kv_heads][query_rows][score_dim], row r of the batch at query rows r * group ..., scaled already
+  // (by log2(e) / sqrt(head_dim): the softmax counts in powers of two);
   // readable for kMaxRows more rows. out: [rows, num_heads * head_dim] fp32.
   void run(const AttentionTile& tile, int kv_head, const KvLayer& kv, const void* queries, float* out) const;
 
@@ -66,10 +71,17 @@ class Attention {
   void attend_own(State& state, const AttentionTile& tile, const BatchSlice& slice, const KvLayer& kv,
                   int kv_head) const;
   void attend(State& state, int first, int count, const KvLayer& kv, BlockId block, int kv_head,
-              std::span<const int> valid) const;
+              std::span<const int> valid, bool by_products) const;
+  void attend_by_products(State& state, int first, int count, const std::byte* keys, const std::byte* values,
+                          std::span<const int> valid) const;
   void write(const State& state, const AttentionTile& tile, int kv_head, float* out) const;
 
+  std::size_t query_bytes() const { return static_cast<std::size_t>(shape_.score_dim()) * size_of(shape_.dtype); }
+  std::size_t sum_width() const { return static_cast<std::size_t>(round_up(shape_.head_dim, kPanelColumns)); }
+
   AttentionShape shape_;
+  bool by_products_;
+  AttentionKernel kernel_;
   MatMul scores_;  // queries Kᵀ
   MatMul values_;  // weights V
 };

@@ -4,12 +4,16 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cstddef>
+#include <memory>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "ops/aligned_buffer.h"
 #include "ops/isa.h"
 
 namespace exp3rt {
@@ -17,7 +21,8 @@ namespace {
 
 using dnnl::memory;
 
-constexpr std::array kRowCounts = {1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256};
+constexpr std::array kRowCounts = {1,  2,  4,  8,  12, 16, 20,  24,  28,  32,  40,  48,
+                                   56, 64, 72, 80, 88, 96, 112, 128, 160, 192, 224, 256};
 static_assert(kRowCounts.back() == MatMul::kMaxRows);
 
 std::size_t row_bucket(int rows) {
@@ -43,28 +48,71 @@ class SingleThreaded {
   int before_;
 };
 
-struct Kernel {
-  dnnl::matmul::primitive_desc desc;
-  dnnl::matmul primitive;
-};
-
 // The library's own scratchpad is one per primitive, which threads cannot share; this is one per thread.
-void* scratchpad(std::size_t size) {
-  thread_local std::vector<std::byte> buffer;
-  if (buffer.size() < size + 64) buffer.resize(size + 64);
-  const auto address = reinterpret_cast<std::uintptr_t>(buffer.data());
-  return reinterpret_cast<void*>((address + 63) / 64 * 64);
+std::byte* thread_scratchpad(std::size_t size) {
+  thread_local AlignedBuffer buffer;
+  return buffer.get<std::byte>(size);
 }
 
-void run(const Kernel& kernel, const void* x, const void* b, float* y) {
-  thread_local dnnl::stream stream(cpu());
-  const auto& desc = kernel.desc;
-  const auto scratch = desc.scratchpad_desc();
-  kernel.primitive.execute(stream, {{DNNL_ARG_SRC, memory(desc.src_desc(), cpu(), const_cast<void*>(x))},
-                                    {DNNL_ARG_WEIGHTS, memory(desc.weights_desc(), cpu(), const_cast<void*>(b))},
-                                    {DNNL_ARG_DST, memory(desc.dst_desc(), cpu(), y)},
-                                    {DNNL_ARG_SCRATCHPAD, memory(scratch, cpu(), scratchpad(scratch.get_size()))}});
-}
+// A product of fixed shape, and what a thread needs to run it. Memory objects are dear to make and cheap to point
+// elsewhere, so every thread keeps its own for each kernel.
+class Kernel {
+ public:
+  Kernel() = default;
+  Kernel(const memory::desc& x, const memory::desc& b, const memory::desc& y) : id_(next_id++) {
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    desc_ = dnnl::matmul::primitive_desc(cpu(), x, b, y, attributes);
+    primitive_ = dnnl::matmul(desc_);
+  }
+
+  void run(const void* x, const void* b, float* y) const {
+    thread_local dnnl::stream stream(cpu());
+    Arguments& arguments = this_threads_arguments();
+    arguments.point_to(x, b, y);
+    dnnl::error::wrap_c_api(dnnl_primitive_execute(primitive_.get(), stream.get(),
+                                                   static_cast<int>(arguments.list.size()), arguments.list.data()),
+                            "matmul: the product failed");
+  }
+
+ private:
+  struct Arguments {
+    explicit Arguments(const dnnl::matmul::primitive_desc& desc)
+        : x(desc.src_desc(), cpu(), nullptr),
+          b(desc.weights_desc(), cpu(), nullptr),
+          y(desc.dst_desc(), cpu(), nullptr),
+          scratchpad(desc.scratchpad_desc(), cpu(), nullptr),
+          scratchpad_size(desc.scratchpad_desc().get_size()),
+          list{{{DNNL_ARG_SRC, x.get()},
+                {DNNL_ARG_WEIGHTS, b.get()},
+                {DNNL_ARG_DST, y.get()},
+                {DNNL_ARG_SCRATCHPAD, scratchpad.get()}}} {}
+
+    void point_to(const void* new_x, const void* new_b, float* new_y) {
+      x.set_data_handle(const_cast<void*>(new_x));
+      b.set_data_handle(const_cast<void*>(new_b));
+      y.set_data_handle(new_y);
+      scratchpad.set_data_handle(thread_scratchpad(scratchpad_size));
+    }
+
+    memory x, b, y, scratchpad;
+    std::size_t scratchpad_size;
+    std::array<dnnl_exec_arg_t, 4> list;
+  };
+
+  Arguments& this_threads_arguments() const {
+    thread_local std::vector<std::unique_ptr<Arguments>> all;
+    if (all.size() <= id_) all.resize(id_ + 1);
+    if (!all[id_]) all[id_] = std::make_unique<Arguments>(desc_);
+    return *all[id_];
+  }
+
+  static inline std::atomic<std::size_t> next_id = 0;
+
+  dnnl::matmul::primitive_desc desc_;
+  dnnl::matmul primitive_;
+  std::size_t id_ = 0;
+};
 
 }  // namespace
 
@@ -85,10 +133,7 @@ struct MatMul::Impl {
     const auto tag = bf16 ? memory::format_tag::BA16a64b2a : memory::format_tag::BA16a64b;
     const memory::desc b = packed ? memory::desc({k, columns}, type, tag)
                                   : memory::desc({k, columns}, type, memory::dims{kPanelColumns, 1});
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    const dnnl::matmul::primitive_desc desc(cpu(), x, b, y, attributes);
-    return {desc, dnnl::matmul(desc)};
+    return {x, b, y};
   }
 
   std::size_t prepare(int rows) const {
@@ -123,11 +168,12 @@ void MatMul::operator()(const void* x, const PackedMatrix& b, float* y, int rows
     throw std::invalid_argument("matmul: wrong operand");
   const SingleThreaded guard;
   const std::size_t bucket = impl_->prepare(rows);
-  if (impl_->blocked) return run(impl_->kernels[bucket], x, b.data, y);
+  if (impl_->blocked) return impl_->kernels[bucket].run(x, b.data, y);
   for (std::int64_t p = 0; p < b.num_panels(); ++p) {
     const PackedMatrix panel = b.panels(p, 1);
     const bool whole = panel.n == std::min(impl_->n, kPanelColumns);
-    run(whole ? impl_->kernels[bucket] : impl_->last_panel_kernels[bucket], x, panel.data, y + p * kPanelColumns);
+    const Kernel& kernel = whole ? impl_->kernels[bucket] : impl_->last_panel_kernels[bucket];
+    kernel.run(x, panel.data, y + p * kPanelColumns);
   }
 }
 

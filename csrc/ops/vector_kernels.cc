@@ -1,13 +1,13 @@
 // Compiled once for each instruction set (CMakeLists.txt), with EXP3RT_KERNELS naming it. Plain loops that the compiler
-// vectorizes. Every function is local to this file: one shared with others could be linked into code that runs where
+// vectorizes, and vectors where it does not. Every function is local to this file: one shared with others could be linked into code that runs where
 // this instruction set is missing.
 #include "ops/vector_kernels.h"
 
 #include <bit>
 #include <cmath>
-#include <limits>
 
 #include "core/types.h"
+#include "ops/vectors.h"
 
 #define EXP3RT_JOIN2(a, b) a##b
 #define EXP3RT_JOIN(a, b) EXP3RT_JOIN2(a, b)
@@ -15,30 +15,15 @@
 namespace exp3rt {
 namespace {
 
-// exp by 2^n * p(r), |r| <= ln(2)/2, p the degree-6 Taylor polynomial: relative error below 2e-7. 0 below
-// -87; NaN stays.
-inline float exp_approx(float x) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer held in the low bits
-  const float clamped = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-  const float shifted = clamped * 1.44269504088896341f + kRound;
-  const float n = shifted - kRound;
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  const float power = std::bit_cast<float>((std::bit_cast<std::uint32_t>(shifted) << 23) + 0x3F800000u);
-  return x < -87.0f ? 0.0f : p * power;
-}
-
 float dot(const float* x, const float* y, std::int64_t n) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t i = 0; i < n; ++i) sum += x[i] * y[i];
-  return sum;
+  Floats sums[4] = {};
+  std::int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (int j = 0; j < 4; ++j) sums[j] += load(x + i + j * kLanes) * load(y + i + j * kLanes);
+  }
+  for (; i + kLanes <= n; i += kLanes) sums[0] += load(x + i) * load(y + i);
+  if (i < n) sums[1] += load_some(x + i, n - i) * load_some(y + i, n - i);
+  return sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 void rms_norm(const float* x, const float* weight, float epsilon, std::int64_t n, float* out) {
@@ -57,9 +42,18 @@ void rotate(float* x, const float* cosine, const float* sine, std::int64_t half)
   }
 }
 
+inline Floats silu(Floats x) {
+  constexpr float kLog2E = 1.44269504f;
+  const Floats exponent = -kLog2E * x;
+  return x / (1.0f + exp2_approx(exponent > 126.0f ? Floats{} + 126.0f : exponent));
+}
+
 void swiglu(float* gate, const float* up, std::int64_t n) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) gate[i] = gate[i] / (1.0f + exp_approx(-gate[i])) * up[i];
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(silu(load(gate + i)) * load(up + i), gate + i);
+  if (i == n) return;
+  const Floats rest = silu(load_some(gate + i, n - i)) * load_some(up + i, n - i);
+  __builtin_memcpy(gate + i, &rest, static_cast<std::size_t>(n - i) * sizeof(float));
 }
 
 void scale_add(float* x, float factor, const float* y, std::int64_t n) {
@@ -67,9 +61,9 @@ void scale_add(float* x, float factor, const float* y, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) x[i] = x[i] * factor + y[i];
 }
 
-void scale(float* x, float factor, std::int64_t n) {
+void scale(const float* x, float factor, std::int64_t n, float* out) {
 #pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) x[i] *= factor;
+  for (std::int64_t i = 0; i < n; ++i) out[i] = x[i] * factor;
 }
 
 inline bfloat16 rounded(float x) {
@@ -100,20 +94,11 @@ void widen(const bfloat16* x, std::int64_t n, float* out) {
 }
 
 float softmax_block(float* scores, int valid, float* max, float* sum) {
-  for (int i = valid; i < kBlockTokens; ++i) scores[i] = -std::numeric_limits<float>::infinity();
-  float block_max = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : block_max)
-  for (int i = 0; i < kBlockTokens; ++i) block_max = scores[i] > block_max ? scores[i] : block_max;
-  const float new_max = *max > block_max ? *max : block_max;
-  float block_sum = 0;
-#pragma omp simd reduction(+ : block_sum)
-  for (int i = 0; i < kBlockTokens; ++i) {
-    scores[i] = exp_approx(scores[i] - new_max);
-    block_sum += scores[i];
-  }
-  const float factor = exp_approx(*max - new_max);
-  *sum = *sum * factor + block_sum;
-  *max = new_max;
+  constexpr int kVectors = kBlockTokens / kLanes;
+  Floats block[kVectors];
+  for (int i = 0; i < kVectors; ++i) block[i] = load(scores + i * kLanes);
+  const float factor = softmax_step(block, valid, max, sum);
+  for (int i = 0; i < kVectors; ++i) store(block[i], scores + i * kLanes);
   return factor;
 }
 

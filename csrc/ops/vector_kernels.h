@@ -17,15 +17,16 @@ struct VectorKernels {
   void (*swiglu)(float* gate, const float* up, std::int64_t n);
   // x = factor * x + y
   void (*scale_add)(float* x, float factor, const float* y, std::int64_t n);
-  void (*scale)(float* x, float factor, std::int64_t n);
+  // out = factor * x
+  void (*scale)(const float* x, float factor, std::int64_t n, float* out);
   float (*dot)(const float* x, const float* y, std::int64_t n);
   void (*to_bfloat16)(const float* x, std::int64_t n, bfloat16* out);
   // value + rest is x to about 16 bits
   void (*split_bfloat16)(const float* x, std::int64_t n, bfloat16* value, bfloat16* rest);
   void (*to_float)(const bfloat16* x, std::int64_t n, float* out);
-  // One step of a streaming softmax over kBlockTokens scores, the first `valid` of which count. The scores become
-  // weights exp(s - max), 0 where they do not count; *max and *sum are brought up to date.
-  // Returns exp(old max - new max): the factor for what was summed up before.
+  // One step of a streaming softmax over kBlockTokens scores (times log2(e)), the first `valid` of which count. The
+  // scores become weights 2^(s - max), 0 where they do not count; *max and *sum are brought up to date.
+  // Returns 2^(old max - new max): the factor for what was summed up before.
   float (*softmax_block)(float* scores, int valid, float* max, float* sum);
 };
 

@@ -65,6 +65,7 @@ bool advance_reasoning(Sequence& candidate, TokenId next_token) {
   TokenIds& reasoning = candidate.group->result.candidates[static_cast<std::size_t>(candidate.index)].reasoning_tokens;
   const auto& ends = request.end_tokens;
   const bool ended = std::find(ends.begin(), ends.end(), next_token) != ends.end();
+  candidate.decoding = true;
   TokenIds tokens;
   if (!ended) {
     reasoning.push_back(next_token);

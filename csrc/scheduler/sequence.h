@@ -45,6 +45,7 @@ struct Sequence {
   TokenIds pending;                     // still to be computed, from next_pending on
   std::size_t next_pending = 0;
   int num_computed = 0;   // own tokens that went into a batch
+  bool decoding = false;  // past the prompt
   bool finished = false;  // leaves the scheduler after this step
 
   int num_pending() const { return static_cast<int>(pending.size() - next_pending); }

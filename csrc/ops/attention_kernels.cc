@@ -1,0 +1,124 @@
+// Compiled once for each instruction set (csrc/CMakeLists.txt), with EXP3RT_KERNELS naming it: fp32, or bf16 where the
+// set multiplies it. A few query rows at a time, whose scores stay in registers from the product with the keys to the
+// weights that meet the values (tiled as in FlashAttention, arXiv 2205.14135).
+#include "ops/attention_kernels.h"
+
+#include "ops/packed_matrix.h"
+#include "ops/vectors.h"
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+#define EXP3RT_JOIN2(a, b) a##b
+#define EXP3RT_JOIN(a, b) EXP3RT_JOIN2(a, b)
+
+namespace exp3rt {
+namespace {
+
+constexpr int kBlockVectors = kBlockTokens / kLanes;
+constexpr int kPanelVectors = kPanelColumns / kLanes;
+
+#ifdef __AVX512BF16__
+
+using Element = bfloat16;
+constexpr int kStep = 2;  // elements of x that one instruction takes
+constexpr int kMaxRows = 6;
+
+// sum + x[0] * b[0][:] + x[1] * b[1][:], the two rows of b interleaved
+inline Floats multiply_add(const Element* x, const Element* b, Floats sum) {
+  std::int32_t pair;
+  __builtin_memcpy(&pair, x, sizeof pair);
+  return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)_mm512_loadu_si512(b));
+}
+
+#else
+
+using Element = float;
+constexpr int kStep = 1;
+#ifdef __AVX512F__
+constexpr int kMaxRows = 6;
+#else
+constexpr int kMaxRows = 1;
+#endif
+
+inline Floats multiply_add(const Element* x, const Element* b, Floats sum) { return x[0] * load(b) + sum; }
+
+#endif
+
+// sum[rows][16 kVectors] += x[rows, length] B, for the first columns of one panel of B. x has `stride` between rows.
+template <int kRows, int kVectors>
+inline void multiply(const Element* x, std::int64_t stride, const Element* panel, int length,
+                     Floats (&sum)[kRows][kVectors]) {
+  for (int i = 0; i < length; i += kStep) {
+    for (int row = 0; row < kRows; ++row) {
+      for (int v = 0; v < kVectors; ++v) {
+        sum[row][v] = multiply_add(x + row * stride + i, panel + i * kPanelColumns + v * kLanes * kStep, sum[row][v]);
+      }
+    }
+  }
+}
+
+// Rows [first, first + kRows), which see nothing beyond the first kVectors vectors of keys.
+template <int kRows, int kVectors>
+void attend(const AttentionRows& rows, int first, int last_valid) {
+  const auto* queries = static_cast<const Element*>(rows.queries) + static_cast<std::int64_t>(first) * rows.score_dim;
+  Floats scores[kRows][kVectors] = {};
+  multiply(queries, rows.score_dim, static_cast<const Element*>(rows.keys), rows.score_dim, scores);
+
+  Element weights[kRows][kBlockTokens];
+  float factors[kRows];
+  for (int row = 0; row < kRows; ++row) {
+    const int at = first + row;
+    factors[row] = softmax_step(scores[row], rows.valid[at], rows.max + at, rows.weight + at);
+    for (int v = 0; v < kVectors; ++v) store(scores[row][v], weights[row] + v * kLanes);
+  }
+
+  const int length = (last_valid + kStep - 1) / kStep * kStep;  // weights beyond are 0
+  const int width = rows.value_panels * static_cast<int>(kPanelColumns);
+  for (int panel = 0; panel < rows.value_panels; ++panel) {
+    const auto* values = static_cast<const Element*>(rows.values) + panel * kBlockTokens * kPanelColumns;
+    Floats part[kRows][kPanelVectors] = {};
+    multiply(weights[0], kBlockTokens, values, length, part);
+    for (int row = 0; row < kRows; ++row) {
+      float* sum = rows.sum + static_cast<std::int64_t>(first + row) * width + panel * kPanelColumns;
+      for (int v = 0; v < kPanelVectors; ++v)
+        store(load(sum + v * kLanes) * factors[row] + part[row][v], sum + v * kLanes);
+    }
+  }
+}
+
+template <int kRows>
+void attend(const AttentionRows& rows, int first) {
+  int last_valid = 0;
+  for (int row = first; row < first + kRows; ++row)
+    last_valid = rows.valid[row] > last_valid ? rows.valid[row] : last_valid;
+  switch ((last_valid + kLanes - 1) / kLanes) {
+    case 1: return attend<kRows, 1>(rows, first, last_valid);
+    case 2: return attend<kRows, 2>(rows, first, last_valid);
+    case 3: return attend<kRows, 3>(rows, first, last_valid);
+    default: return attend<kRows, kBlockVectors>(rows, first, last_valid);
+  }
+}
+
+template <int kRows>
+void attend_rest(const AttentionRows& rows, int first) {
+  if constexpr (kRows > 0) {
+    if (rows.count - first == kRows) return attend<kRows>(rows, first);
+    attend_rest<kRows - 1>(rows, first);
+  }
+}
+
+void attend_all(const AttentionRows& rows) {
+  int first = 0;
+  for (; first + kMaxRows <= rows.count; first += kMaxRows) attend<kMaxRows>(rows, first);
+  attend_rest<kMaxRows - 1>(rows, first);
+}
+
+}  // namespace
+
+// Named by its instruction set; vector_dispatch.cc chooses.
+extern const AttentionKernel EXP3RT_JOIN(attention_kernel_, EXP3RT_KERNELS);
+const AttentionKernel EXP3RT_JOIN(attention_kernel_, EXP3RT_KERNELS) = attend_all;
+
+}  // namespace exp3rt

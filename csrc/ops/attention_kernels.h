@@ -1,0 +1,27 @@
+#pragma once
+
+#include "core/types.h"
+
+namespace exp3rt {
+
+// Query rows meet one KV block, in the type that both are stored in.
+struct AttentionRows {
+  int count;
+  int score_dim;        // length of a query and of a key, even
+  int value_panels;     // of 64 columns
+  const void* queries;  // [count, score_dim]
+  const void* keys;     // packed [score_dim, kBlockTokens] (ops/packed_matrix.h)
+  const void* values;   // packed [kBlockTokens, value_panels * 64]
+  const int* valid;     // [count] how many of the first keys each row may see, at least 1
+  // The streaming softmax, brought up to date:
+  float* max;     // [count] of the scores
+  float* weight;  // [count] sum of 2^(score - max)
+  float* sum;     // [count, value_panels * 64] sum of 2^(score - max) value
+};
+
+using AttentionKernel = void (*)(const AttentionRows& rows);
+
+// The best for cpu_isa(). A row's result does not depend on the rows beside it.
+AttentionKernel attention_kernel(DataType dtype);
+
+}  // namespace exp3rt
