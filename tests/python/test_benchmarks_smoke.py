@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,67 @@ def rate(load: Callable[[str], ModuleType], checkpoint: Path, *arguments: object
 
 def read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_latency_and_throughput(engine: Path, tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw.json", tmp_path / "out.json"
+    options = ["-p", "no:cacheprovider", "--bench-candidates=2", "--bench-users=2", "--bench-rounds=2"]
+    options += ["--engine", str(engine), f"--benchmark-json={raw}", "--benchmark-max-time=0.01"]
+    command = [sys.executable, "-m", "pytest", "-q", str(BENCHMARKS), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    subprocess.run([sys.executable, str(BENCHMARKS / "record_latency.py"), str(raw), str(out)], check=True)
+    rows = {row["name"]: row["extra_info"] for row in read(out)["rows"]}
+    for name in ("test_warm_prefix[2]", "test_cold_prefix[2]", "test_many_users[2]"):
+        info = rows[name]
+        assert (info["dtype"], info["generated_tokens"]) == ("fp32", 0)
+        assert min(info["p50_s"], info["p99_s"], info["prompt_tokens_computed"], info["threads"]) > 0
+    assert rows["test_reasoning_of_32_tokens"]["generated_tokens"] > 0
+
+
+def test_measurements_and_report(
+    load: Callable[[str], ModuleType], engine: Path, workload: Path, tmp_path: Path
+) -> None:
+    results, docs = tmp_path / "results", tmp_path / "docs"
+    given = ("--engine", engine, "--threads", 1)
+    axes = ("candidates", "users", "prefix", "written")
+    run(load("scaling"), *given, "--quick", "--axes", *axes, "--json", results / "scaling.json")
+    assert [axis["axis"] for axis in read(results / "scaling.json")["axes"]] == list(axes)
+    run(load("roofline"), *given, "--quick", "--json", results / "roofline.json")
+    assert len(read(results / "roofline.json")["engine"]) == 2
+    arrivals = ("--rates", "20,40", "--duration-s", 0.2, "--candidates", 2)
+    run(load("arrivals"), *given, *arrivals, "--json", results / "arrivals.json")
+    for row, rate in zip(read(results / "arrivals.json")["rows"], (20, 40), strict=True):
+        assert (row["rate"], row["failed"]) == (rate, 0)
+        assert 0 < row["p50_s"] <= row["p99_s"]
+        assert 0 <= row["goodput_users_per_s"] <= row["served_users_per_s"]
+    run(load("compare"), *given, "--workload", workload, "--rounds", 1, "--json", results / "compare.json")
+    assert not any(text in (results / "compare.json").read_text("utf-8") for text in TEXTS)
+    pytest.importorskip("matplotlib", reason="plots need the extra [bench]")
+    run(load("report"), "--results", results, "--docs", docs)
+    page = (docs / "benchmarks.md").read_text(encoding="utf-8")
+    assert "| exp3rt_trt | fp32 |" in page
+    for name in ("scaling", "roofline", "arrivals"):
+        assert f"plots/{name}.svg" in page
+        assert (docs / "plots" / f"{name}.svg").exists()
+
+
+def test_random_model_shapes(load: Callable[[str], ModuleType], engine: Path, tmp_path: Path) -> None:
+    shape = load("flops").Shape(2, 64, 128, 2, 1, 32, 320)
+    made = load("shapes").make_engine(shape, engine, tmp_path / "random", "bf16")
+    assert read(made / "manifest.json")["model"]["num_layers"] == 2
+    assert not (tmp_path / "random.checkpoint").exists()
+
+
+def test_operations_are_those_of_the_matrices(load: Callable[[str], ModuleType]) -> None:
+    shape = load("flops").Shape(
+        layers=2, hidden=8, intermediate=16, heads=4, kv_heads=2, head_dim=2, vocab=32
+    )
+    weights = 2 * (8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 16)
+    assert shape.weights_per_token() == weights
+    assert shape.tokens(1, 0) == 2 * weights + 2 * 4 * 4 * 2  # a query meets its own key and value
+    assert shape.score(2, 3, 5, 7) == 2 * (shape.tokens(5, 0) + 3 * shape.tokens(7, 5))
+    assert shape.tokens(12, 0) == shape.tokens(5, 0) + shape.tokens(7, 5)
 
 
 def test_peers_are_run_and_compared(
