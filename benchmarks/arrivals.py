@@ -1,10 +1,11 @@
 """Users arrive at random, whether or not the engine keeps up: waiting, latency, and what is done in time.
 
-    python benchmarks/arrivals.py --engine engines/smollm2-135m --rates 0.5,1,2,4 --json arrivals.json
+    python benchmarks/arrivals.py --engine engines/smollm2-135m --json arrivals.json
 
-An open loop: users arrive as a Poisson process (seeded), each new to the cache, with so many candidates,
-and call `Reranker.arank`. *Goodput* is how many users a second had their ranking within the deadline.
-Rankings are not cut off at the deadline, so that latencies tell the whole wait.
+An open loop: users arrive as a Poisson process (seeded), each new to the cache, with so many candidates, and
+call `Reranker.arank`. Rates are shares of what the engine does with many users at once, or given (`--rates`);
+above that the queue grows as long as users come. *Goodput* is how many users a second had their ranking within
+the deadline. Rankings are not cut off at the deadline, so that latencies tell the whole wait.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import argparse
 import asyncio
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,7 @@ class Load:
 
     Args:
         rate: of arrivals, users a second.
-        duration_s: of the arrivals; the last ones are waited for.
+        users: who arrive; the last ones are waited for.
         candidates: of each user.
         mode: "score" or "reason".
         deadline_s: within which a ranking is worth something.
@@ -42,7 +44,7 @@ class Load:
     """
 
     rate: float
-    duration_s: float
+    users: int
     candidates: int
     mode: Mode
     deadline_s: float
@@ -59,23 +61,21 @@ class Served:
 
 
 def arrival_times(load: Load) -> list[float]:
-    """Return when users arrive, in seconds from the start; at least one."""
+    """Return when users arrive, in seconds from the start."""
     source = random.Random(load.seed)  # noqa: S311  (no secrets here)
-    times = [source.expovariate(load.rate)]
-    while times[-1] < load.duration_s:
-        times.append(times[-1] + source.expovariate(load.rate))
-    return times[:-1] or [0.0]
+    return list(accumulate(source.expovariate(load.rate) for _ in range(load.users)))
 
 
 async def serve(reranker: Reranker, load: Load) -> dict[str, Any]:
     """Let users arrive, and return what became of them."""
     started = time.perf_counter()
     tasks = []
-    for number, at in enumerate(arrival_times(load)):
+    times = arrival_times(load)
+    for number, at in enumerate(times):
         await asyncio.sleep(max(0.0, started + at - time.perf_counter()))
         tasks.append(asyncio.create_task(_one(reranker, load, number, started + at)))
     served = await asyncio.gather(*tasks)
-    return summary(load, served, time.perf_counter() - started)
+    return summary(load, served, times[-1], time.perf_counter() - started)
 
 
 async def _one(reranker: Reranker, load: Load, number: int, arrived: float) -> Served:
@@ -86,13 +86,13 @@ async def _one(reranker: Reranker, load: Load, number: int, arrived: float) -> S
     return Served(time.perf_counter() - arrived, ranked.queue_s, ok)
 
 
-def summary(load: Load, served: Sequence[Served], seconds: float) -> dict[str, Any]:
-    """Return rates, waits and goodput, per second of the whole run until the last result."""
+def summary(load: Load, served: Sequence[Served], arriving_s: float, seconds: float) -> dict[str, Any]:
+    """Return rates, waits and goodput; the latter per second until the last result."""
     latencies = [one.latency_s for one in served]
     in_time = sum(one.ok and one.latency_s <= load.deadline_s for one in served)
     return {
         "rate": load.rate,
-        "offered_users_per_s": len(served) / load.duration_s,
+        "offered_users_per_s": len(served) / arriving_s,
         "served_users_per_s": len(served) / seconds,
         "goodput_users_per_s": in_time / seconds,
         "in_time_share": in_time / len(served),
@@ -105,9 +105,20 @@ def summary(load: Load, served: Sequence[Served], seconds: float) -> dict[str, A
     }
 
 
+def capacity(reranker: Reranker, load: Load) -> float:
+    """Return how many users a second the engine serves when all are there at once."""
+    jobs = [
+        (make_user(number, seed=-load.seed - 1), make_candidates(load.candidates, seed=-number - 1))
+        for number in range(load.users)
+    ]
+    started = time.perf_counter()
+    for _ in reranker.rank_many(jobs, mode=load.mode):
+        pass
+    return load.users / (time.perf_counter() - started)
+
+
 def run(reranker: Reranker, loads: Sequence[Load]) -> list[dict[str, Any]]:
     """Serve one load after another."""
-    reranker.rank(make_user(0, seed=-1), make_candidates(1, seed=-1))  # the instructions are in the cache
     rows = []
     for load in loads:
         rows.append(asyncio.run(serve(reranker, load)))
@@ -121,8 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--engine", required=True)
-    parser.add_argument("--rates", default="0.5,1,2,4", help="users a second, one run each")
-    parser.add_argument("--duration-s", type=float, default=30)
+    parser.add_argument("--rates", help="users a second, one run each")
+    parser.add_argument("--shares", default="0.3,0.6,0.9,1.2", help="instead: shares of the most it does")
+    parser.add_argument("--users", type=int, default=30, help="of each run")
     parser.add_argument("--candidates", type=int, default=10, help="of each user")
     parser.add_argument("--mode", choices=["score", "reason"], default="score")
     parser.add_argument("--reason-tokens", type=int, default=64, help="where reasoning is cut off")
@@ -131,20 +143,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
-    loads = [
-        Load(float(rate), args.duration_s, args.candidates, args.mode, args.deadline_s, args.seed + number)
-        for number, rate in enumerate(args.rates.split(","))
-    ]
+    one = Load(1.0, args.users, args.candidates, args.mode, args.deadline_s, args.seed)
     with Reranker.from_pretrained(
         args.engine, threads=args.threads, max_reasoning_tokens=args.reason_tokens
     ) as reranker:
+        reranker.rank(make_user(0, seed=-1), make_candidates(1, seed=-1))  # the instructions are in the cache
+        most = capacity(reranker, one)
+        rates = args.rates.split(",") if args.rates else [float(s) * most for s in args.shares.split(",")]
+        loads = [replace(one, rate=float(rate), seed=args.seed + n) for n, rate in enumerate(rates)]
         rows = run(reranker, loads)
         facts = engine_facts(reranker)
     if args.json is not None:
         settings = {
-            name: getattr(args, name) for name in ("duration_s", "candidates", "mode", "deadline_s", "seed")
+            name: getattr(args, name) for name in ("users", "candidates", "mode", "deadline_s", "seed")
         }
-        write_record(args.json, {"kind": "arrivals", "host": host(), **facts, **settings, "rows": rows})
+        write_record(
+            args.json,
+            {
+                "kind": "arrivals",
+                "host": host(),
+                **facts,
+                **settings,
+                "capacity_users_per_s": most,
+                "rows": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def roofline(record: Record) -> Figure:
         *zip(*under, strict=True) if under else ([], []), ":", color="grey", label="weights read from memory"
     )
     for mode, marker in (("score", "o"), ("reason", "s")):
-        points = [each for each in record["engine"] if each["mode"] == mode]
+        points = [each for each in record["engine"] if each["mode"] == mode and each["gflop_per_s"]]
         axes.plot(
             [e["rows"] for e in points], [e["gflop_per_s"] for e in points], marker, label=f"{mode} mode"
         )

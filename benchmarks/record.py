@@ -60,7 +60,7 @@ def steps(args: argparse.Namespace) -> dict[str, list[list[str]]]:
             [*latency, f"--benchmark-json={raw}"],
             [python, str(HERE / "record_latency.py"), raw, str(results / "latency.json")],
         ],
-        "arrivals": [script("arrivals.py", "--rates", args.rates, "--duration-s", "20", out="arrivals.json")],
+        "arrivals": [script("arrivals.py", "--users", "24", "--candidates", "4", out="arrivals.json")],
         "scaling": [script("scaling.py", "--repeats", "1", out="scaling.json")],
         "roofline": [script("roofline.py", out="roofline.json")],
     }
@@ -77,7 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--peers", default=str(HERE / "peers" / "peers.toml"))
     parser.add_argument("--only", nargs="*", default=[], help="names of the peers to run; none by default")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rates", default="0.1,0.2,0.4,0.8,1.6", help="of arrivals, users a second")
     parser.add_argument("--results", default=str(HERE / "results"))
     parser.add_argument("--launcher", default="", help="put before every command, e.g. 'taskset -c 0,1'")
     parser.add_argument("--steps", nargs="*", help="only these")

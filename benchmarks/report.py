@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import plots
-from tables import axes_table, compare_table, table
+from tables import axes_table, compare_table, shown, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +96,7 @@ def arrivals_section(record: Record) -> list[str]:
     """Tell the open loop."""
     rows = [
         [
-            f"{row['rate']:g}",
+            f"{row['rate']:.2f}",
             *(f"{row[key]:.2f}" for key in ("served_users_per_s", "goodput_users_per_s")),
             *(f"{row[key]:.3f}" for key in ("queue_mean_s", "queue_p99_s", "p50_s", "p99_s")),
         ]
@@ -109,7 +109,7 @@ def arrivals_section(record: Record) -> list[str]:
     return [
         "## Users who arrive at random",
         "",
-        f"{machine(record)} Poisson arrivals for {record['duration_s']:g} s, {words}.",
+        f"{machine(record)} Poisson arrivals of {record['users']} users, {words}.",
         "",
         table(header, rows),
         "",
@@ -141,8 +141,8 @@ def roofline_section(record: Record) -> list[str]:
             each["mode"],
             each["candidates"],
             each["rows"],
-            f"{each['gflop_per_s']:.1f}",
-            f"{each['share_of_peak']:.2f}",
+            shown(each["gflop_per_s"], 1),
+            shown(each["share_of_peak"]),
         ]
         for each in record["engine"]
     ]

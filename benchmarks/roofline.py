@@ -21,6 +21,7 @@ from flops import Shape
 from measure import engine_facts
 from records import host, write_record
 from scaling import Job, Size
+from tables import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,7 +93,7 @@ def engine_rates(job: Job, sizes: Sequence[Size]) -> list[dict[str, Any]]:
             half = job.measure(replace(size, written=size.written // 2))
             gflop, taken = gflop - half["gflop"], taken - half["seconds"]
         mode = "reason" if size.written else "score"
-        rate = gflop / taken if taken > 0 else float("nan")
+        rate = gflop / taken if taken > 0 else None  # the machine was busy with something else
         found.append(
             {"mode": mode, "candidates": size.candidates, "rows": rows_of(size), "gflop_per_s": rate}
         )
@@ -127,11 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     products = product_rates(shape, facts["dtype"], rows, least_s)
     peak = max(layer_rate(products, count) for count in rows)
     for point in points:
-        point["share_of_peak"] = point["gflop_per_s"] / peak
-        print(
-            f"{point['mode']} of {point['candidates']}: {point['gflop_per_s']:.1f} GFLOP/s, "
-            f"{point['share_of_peak']:.2f} of the layer's products"
-        )
+        rate = point["gflop_per_s"]
+        point["share_of_peak"] = rate and rate / peak
+        words = f"{shown(rate, 1)} GFLOP/s, {shown(point['share_of_peak'])} of the layer's products"
+        print(f"{point['mode']} of {point['candidates']}: {words}")
     if args.json is not None:
         record = {
             "kind": "roofline",

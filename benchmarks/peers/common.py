@@ -52,8 +52,13 @@ class Peer(Protocol):
     def read_labels(self, users: list[Prompts], labels: list[int]) -> list[NDArray[np.float64]]:
         """Return logits or log-probabilities of the labels, [num_prompts, num_labels] a user."""
 
-    def write(self, users: list[Prompts], num_tokens: int) -> list[Prompts]:
-        """Return exactly so many greedy tokens behind each prompt, the end of the text ignored."""
+    def reason(
+        self, users: list[Prompts], num_tokens: int, answer: list[int], labels: list[int]
+    ) -> tuple[list[Prompts], list[NDArray[np.float64]]]:
+        """Write exactly so many greedy tokens behind each prompt, then the answer, and read the labels.
+
+        The end of the text is ignored. Returns the written tokens, and what `read_labels` returns.
+        """
 
 
 def parse_arguments(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -67,7 +72,7 @@ def parse_arguments(name: str, arguments: Sequence[str] | None = None) -> argpar
     parser.add_argument("--candidates", type=int)
     parser.add_argument("--reason-tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=0, help="0 for all")
-    parser.add_argument("--kv-cache-mib", type=int, default=4096, help="where the peer has such a setting")
+    parser.add_argument("--kv-cache-mib", type=int, default=1024, help="where the peer has such a setting")
     parser.add_argument("--dtype", default="bf16", help="bf16 or fp32, where the peer has a choice")
     args = parser.parse_args(arguments)
     args.threads = args.threads or len(os.sched_getaffinity(0))
@@ -128,19 +133,22 @@ def rate(peer: Peer, users: list[User], labels: list[int], reason_tokens: int) -
         [peer.encode(user["prefix"] + item["suffix"] + opening) for item in user["candidates"]]
         for user in users
     ]
-    reasonings: list[Prompts] | None = None
     if reason_tokens:
-        answer = peer.encode(REASON_ANSWER)
-        reasonings = peer.write(prompts, reason_tokens)
-        prompts = [
-            [prompt + written + answer for prompt, written in zip(*both, strict=True)]
-            for both in zip(prompts, reasonings, strict=True)
+        written, logits = peer.reason(prompts, reason_tokens, peer.encode(REASON_ANSWER), labels)
+        texts: list[Sequence[str | None]] = [
+            [peer.decode(tokens) for tokens in of_user] for of_user in written
         ]
-    logits = peer.read_labels(prompts, labels)
-    texts = [[peer.decode(tokens) for tokens in of_user] for of_user in reasonings or []]
+    else:
+        logits = peer.read_labels(prompts, labels)
+        texts = [[None] * len(of_user) for of_user in prompts]
+    return [_rated(*of_user) for of_user in zip(users, logits, texts, strict=True)]
+
+
+def extended(users: list[Prompts], written: list[Prompts], answer: list[int]) -> list[Prompts]:
+    """Return the prompts of the second request, for peers that need one to read the labels."""
     return [
-        _rated(user, logits[number], texts[number] if texts else [None] * len(user["candidates"]))
-        for number, user in enumerate(users)
+        [prompt + tokens + answer for prompt, tokens in zip(*of_user, strict=True)]
+        for of_user in zip(users, written, strict=True)
     ]
 
 

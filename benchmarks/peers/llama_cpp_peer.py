@@ -79,19 +79,27 @@ class LlamaCpp:
             found.append(logits)
         return found
 
-    def write(self, users: list[Prompts], num_tokens: int) -> list[Prompts]:
-        """See `common.Peer`."""
+    def reason(
+        self, users: list[Prompts], num_tokens: int, answer: list[int], labels: list[int]
+    ) -> tuple[list[Prompts], list[NDArray[np.float64]]]:
+        """See `common.Peer`; the answer is read behind the reasoning, which is still there."""
+        written: list[Prompts] = []
         found = []
         for prompts in users:
             shared = self._prefill_prefix(prompts)
-            written: Prompts = []
+            tokens: Prompts = []
+            rows = []
             for start in range(0, len(prompts), self._sequences):
                 some = prompts[start : start + self._sequences]
-                rows = self._prefill(some, shared)
-                written += self._continue(rows, [len(prompt) for prompt in some], num_tokens)
+                lengths = [len(prompt) for prompt in some]
+                tokens += self._continue(self._prefill(some, shared), lengths, num_tokens)
+                ends = [length + num_tokens - 1 for length in lengths]
+                rest = [reasoning[-1:] + answer for reasoning in tokens[start:]]
+                rows += [row[labels] for row in self._append(rest, ends)]
                 self._forget(len(some))
-            found.append(written)
-        return found
+            written.append(tokens)
+            found.append(np.array(rows, dtype=np.float64))
+        return written, found
 
     def _prefill_prefix(self, prompts: Prompts) -> int:
         """Compute what all share, in sequence 0; return how much that is."""
@@ -106,22 +114,25 @@ class LlamaCpp:
 
     def _prefill(self, prompts: Prompts, shared: int) -> list[NDArray[np.float32]]:
         """Compute prompts behind the prefix, in sequences 1, 2, ...; return the logits behind each."""
-        rows = []
-        for sequence, prompt in enumerate(prompts, start=1):
+        for sequence in range(1, len(prompts) + 1):
             llama_cpp.llama_memory_seq_cp(self._memory, 0, sequence, 0, -1)
-            rows += [(prompt[i], i, sequence, i == len(prompt) - 1) for i in range(shared, len(prompt))]
+        return self._append([prompt[shared:] for prompt in prompts], [shared] * len(prompts))
+
+    def _append(self, tokens: Prompts, positions: list[int]) -> list[NDArray[np.float32]]:
+        """Compute tokens in sequences 1, 2, ... from these positions on; return the logits behind each."""
+        rows = [
+            (token, start + i, sequence, i == len(new) - 1)
+            for sequence, (new, start) in enumerate(zip(tokens, positions, strict=True), start=1)
+            for i, token in enumerate(new)
+        ]
         return self._run(rows)
 
     def _continue(self, rows: list[NDArray[np.float32]], lengths: list[int], num_tokens: int) -> Prompts:
         written = [[int(row.argmax())] for row in rows]
         for step in range(num_tokens - 1):
-            positions = [length + step for length in lengths]
-            tokens = [
-                (tokens[-1], position, sequence, True)
-                for sequence, (tokens, position) in enumerate(zip(written, positions, strict=True), start=1)
-            ]
-            for so_far, row in zip(written, self._run(tokens), strict=True):
-                so_far.append(int(row.argmax()))
+            rows = self._append([tokens[-1:] for tokens in written], [length + step for length in lengths])
+            for tokens, row in zip(written, rows, strict=True):
+                tokens.append(int(row.argmax()))
         return written
 
     def _forget(self, count: int) -> None:

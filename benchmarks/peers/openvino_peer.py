@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino as ov
 import openvino_genai as genai
-from common import Prompts, main
+from common import Prompts, extended, main
 
 if TYPE_CHECKING:
     import argparse
@@ -79,13 +79,14 @@ class OpenVino:
         rows = iter(found)
         return [np.array([next(rows) for _ in of_user], dtype=np.float64) for of_user in users]
 
-    def write(self, users: list[Prompts], num_tokens: int) -> list[Prompts]:
-        """See `common.Peer`."""
+    def reason(
+        self, users: list[Prompts], num_tokens: int, answer: list[int], labels: list[int]
+    ) -> tuple[list[Prompts], list[NDArray[np.float64]]]:
+        """See `common.Peer`; the second request finds the first one's tokens in the cache."""
         config = genai.GenerationConfig(max_new_tokens=num_tokens, min_new_tokens=num_tokens, ignore_eos=True)
-        return [
-            [list(result.m_generation_ids[0]) for result in results]
-            for results in self._generate(users, config)
-        ]
+        results = self._generate(users, config)
+        written = [[list(result.m_generation_ids[0]) for result in of_user] for of_user in results]
+        return written, self.read_labels(extended(users, written, answer), labels)
 
     def _best_tokens(self, users: list[Prompts], beams: int) -> list[list[Any]]:
         config = genai.GenerationConfig(

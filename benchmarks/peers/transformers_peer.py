@@ -60,18 +60,23 @@ class Transformers:
         return found
 
     @torch.inference_mode()
-    def write(self, users: list[Prompts], num_tokens: int) -> list[Prompts]:
-        """See `common.Peer`."""
+    def reason(
+        self, users: list[Prompts], num_tokens: int, answer: list[int], labels: list[int]
+    ) -> tuple[list[Prompts], list[NDArray[np.float64]]]:
+        """See `common.Peer`; the answer is read behind the reasoning, which is still there."""
+        rows = self._model.get_output_embeddings().weight[labels].float()
+        written: list[Prompts] = []
         found = []
         for prompts in users:
-            written: Prompts = [[] for _ in prompts]
+            written.append([[] for _ in prompts])
+            logits = np.empty((len(prompts), len(labels)))
             for batch in self._batches(prompts, BATCH["write"]):
-                for number, tokens in zip(
-                    batch.numbers, self._continue(batch, num_tokens).tolist(), strict=True
-                ):
-                    written[number] = tokens
-            found.append(written)
-        return found
+                tokens, states = self._continue(batch, num_tokens, answer)
+                logits[batch.numbers] = (states.float() @ rows.T).numpy()
+                for number, reasoning in zip(batch.numbers, tokens.tolist(), strict=True):
+                    written[-1][number] = reasoning
+            found.append(logits)
+        return written, found
 
     def _batches(self, prompts: Prompts, size: int) -> Any:  # noqa: ANN401
         """Yield batches of prompts of similar length, computed behind their common prefix."""
@@ -100,21 +105,28 @@ class Transformers:
         seen = torch.arange(shared + longest)[None] < shared + lengths[:, None]
         return Batch(numbers, last, cache, seen, shared + lengths)
 
-    def _continue(self, batch: Batch, num_tokens: int) -> torch.Tensor:
-        """Write greedily, [num_prompts, num_tokens]; the padding between prompt and reasoning is masked."""
+    def _continue(
+        self, batch: Batch, num_tokens: int, answer: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write greedily, [num_prompts, num_tokens], and return the states behind the answer too."""
         output = self._model.get_output_embeddings()
         written = [output(batch.states).argmax(-1)]
-        seen = batch.seen
-        for step in range(num_tokens - 1):
-            seen = torch.cat([seen, torch.ones(len(batch.numbers), 1, dtype=torch.bool)], dim=1)
-            states = self._model.model(
-                written[-1][:, None],
-                past_key_values=batch.cache,
-                attention_mask=seen.long(),
-                position_ids=(batch.lengths + step)[:, None],
-            ).last_hidden_state[:, -1]
-            written.append(output(states).argmax(-1))
-        return torch.stack(written, dim=1)
+        for _ in range(num_tokens - 1):
+            written.append(output(self._append(batch, written[-1][:, None])).argmax(-1))
+        answers = torch.tensor([answer]).expand(len(batch.numbers), -1)
+        states = self._append(batch, torch.cat([written[-1][:, None], answers], dim=1))
+        return torch.stack(written, dim=1), states
+
+    def _append(self, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:
+        """Compute tokens, [num_prompts, num_new]; the padding between prompt and reasoning is masked."""
+        batch.seen = torch.cat([batch.seen, torch.ones_like(tokens, dtype=torch.bool)], dim=1)
+        positions = batch.lengths[:, None] + torch.arange(tokens.shape[1])
+        batch.lengths = batch.lengths + tokens.shape[1]
+        given = {"attention_mask": batch.seen.long(), "position_ids": positions}
+        states: torch.Tensor = self._model.model(
+            tokens, past_key_values=batch.cache, **given
+        ).last_hidden_state
+        return states[:, -1]
 
 
 class Batch:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import Prompts, main
+from common import Prompts, extended, main
 
 if TYPE_CHECKING:
     import argparse
@@ -59,10 +59,13 @@ class Vllm:
         outputs = self._generate(users, max_tokens=1, logprob_token_ids=labels)
         return [np.array([_logprobs(output, labels) for output in of_user]) for of_user in outputs]
 
-    def write(self, users: list[Prompts], num_tokens: int) -> list[Prompts]:
-        """See `common.Peer`."""
+    def reason(
+        self, users: list[Prompts], num_tokens: int, answer: list[int], labels: list[int]
+    ) -> tuple[list[Prompts], list[NDArray[np.float64]]]:
+        """See `common.Peer`; the second request finds the first one's tokens in the cache."""
         outputs = self._generate(users, max_tokens=num_tokens, ignore_eos=True)
-        return [[list(output.outputs[0].token_ids) for output in of_user] for of_user in outputs]
+        written = [[list(output.outputs[0].token_ids) for output in of_user] for of_user in outputs]
+        return written, self.read_labels(extended(users, written, answer), labels)
 
     def _generate(self, users: list[Prompts], **sampling: object) -> list[list[Any]]:
         """Hand over all prompts of all users at once."""

@@ -91,7 +91,7 @@ def test_measurements_and_report(
     assert [axis["axis"] for axis in read(results / "scaling.json")["axes"]] == list(axes)
     run(load("roofline"), *given, "--quick", "--json", results / "roofline.json")
     assert len(read(results / "roofline.json")["engine"]) == 2
-    arrivals = ("--rates", "20,40", "--duration-s", 0.2, "--candidates", 2)
+    arrivals = ("--rates", "20,40", "--users", 5, "--candidates", 2)
     run(load("arrivals"), *given, *arrivals, "--json", results / "arrivals.json")
     for row, rate in zip(read(results / "arrivals.json")["rows"], (20, 40), strict=True):
         assert (row["rate"], row["failed"]) == (rate, 0)
