@@ -4,8 +4,8 @@
 
 An open loop: users arrive as a Poisson process (seeded), each new to the cache, with so many candidates, and
 call `Reranker.arank`. Rates are shares of what the engine does with many users at once, or given (`--rates`);
-above that the queue grows as long as users come. *Goodput* is how many users a second had their ranking within
-the deadline. Rankings are not cut off at the deadline, so that latencies tell the whole wait.
+above that the queue grows as long as users come. *Goodput* is how many users a second had their ranking
+before the deadline. Rankings are not cut off there, so that latencies tell the whole wait.
 """
 
 from __future__ import annotations

@@ -146,6 +146,8 @@ def run_all(
     for number in range(rounds):
         for entrant in (each for each in entrants if each.name not in failed):
             load = os.getloadavg()[0]
+            if load > 1 and number == 0 and entrant is entrants[0]:
+                print(f"other work is going on (load {load:.1f}): figures will be low", file=sys.stderr)
             result = run_once(entrant, arguments, launcher, limit_s)
             if "error" in result:
                 failed.add(entrant.name)
