@@ -65,7 +65,7 @@ def scaling(record: Record) -> Figure:
         axes.plot(ends, [axis["fit"]["intercept_s"] + axis["fit"]["slope_s"] * end for end in ends], "-")
         for at, point in zip(x, axis["points"], strict=True):
             if "model" in point:
-                axes.annotate(point["model"], (at, point["seconds"]), ha="right", va="bottom")
+                axes.annotate(point["model"], (at, point["seconds"]), (6, -8), textcoords="offset points")
         axes.set_xlabel(AXES.get(axis["axis"], axis["axis"]))
         axes.set_ylabel("s")
         axes.set_title(f"R² = {axis['fit']['r2']:.4f}", fontsize="medium")

@@ -55,7 +55,7 @@ def steps(args: argparse.Namespace) -> dict[str, list[list[str]]]:
             rate("reason", REASON),
         ],
         "score": [compare("score", SCORE, args.rounds)],
-        "reason": [compare("reason", REASON, args.rounds)],
+        "reason": [compare("reason", REASON, max(1, args.rounds - 1))],
         "latency": [
             [*latency, f"--benchmark-json={raw}"],
             [python, str(HERE / "record_latency.py"), raw, str(results / "latency.json")],

@@ -148,8 +148,9 @@ def roofline_section(record: Record) -> list[str]:
     ]
     best = max(each["gflop_per_s"] for each in record["layer"])
     words = (
-        f"A layer's bare products reach {best:.0f} GFLOP/s (PyTorch {record['torch']}); memory is "
-        f"read at {record['bandwidth_gb_per_s']:.1f} GB/s. Of reason mode, the writing alone."
+        f"A layer's bare products reach {best:.0f} GFLOP/s (PyTorch {record['torch']}; one thread's rate "
+        f"times the threads); memory is read at {record['bandwidth_gb_per_s']:.1f} GB/s. Of reason mode, the "
+        "writing alone."
     )
     found = table(("mode", "candidates", "rows of a step", "GFLOP/s", "share of the products' rate"), rows)
     plot = "![roofline](plots/roofline.svg)"

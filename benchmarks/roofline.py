@@ -3,8 +3,9 @@
     python benchmarks/roofline.py --engine engines/smollm2-135m --json roofline.json
 
 Measures the rate of bare matrix products of the model's shapes in PyTorch (oneDNN for bf16, MKL for fp32) by
-the number of rows, the memory's bandwidth, and the engine in score mode and while it writes for few and many
-candidates. The engine's rate counts every operation of flops.py; what else takes time weighs it down.
+the number of rows, on one thread and times the threads; how fast memory is read; and the engine in score
+mode, and while it writes for few and many candidates. The engine's rate counts every operation of flops.py;
+what else takes time weighs it down.
 """
 
 from __future__ import annotations
@@ -55,8 +56,10 @@ def layer_products(shape: Shape) -> list[tuple[str, int, int]]:
     ]
 
 
-def product_rates(shape: Shape, dtype: str, rows: Sequence[int], least_s: float) -> list[dict[str, Any]]:
-    """Measure bare products of activations and a layer's matrices."""
+def product_rates(
+    shape: Shape, dtype: str, rows: Sequence[int], threads: int, least_s: float
+) -> list[dict[str, Any]]:
+    """Measure bare products of activations and a layer's matrices: of one thread, times the threads."""
     found = []
     for name, depth, columns in layer_products(shape):
         weights = torch.randn(columns, depth, dtype=DTYPES[dtype])
@@ -65,7 +68,9 @@ def product_rates(shape: Shape, dtype: str, rows: Sequence[int], least_s: float)
             with torch.inference_mode():
                 taken = seconds_of(lambda x=inputs, w=weights: torch.nn.functional.linear(x, w), least_s)
             gflop = 2 * count * depth * columns / 1e9
-            found.append({"matrix": name, "rows": count, "gflop": gflop, "gflop_per_s": gflop / taken})
+            found.append(
+                {"matrix": name, "rows": count, "gflop": gflop, "gflop_per_s": threads * gflop / taken}
+            )
     return found
 
 
@@ -124,8 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         job = Job(reranker, args.repeats)
         job.measure(QUICK[0])
         points = engine_rates(job, QUICK if args.quick else (*SCORE, *REASON))
+    torch.set_num_threads(1)
+    products = product_rates(shape, facts["dtype"], rows, facts["threads"], least_s)
     torch.set_num_threads(facts["threads"])
-    products = product_rates(shape, facts["dtype"], rows, least_s)
     peak = max(layer_rate(products, count) for count in rows)
     for point in points:
         rate = point["gflop_per_s"]

@@ -59,8 +59,8 @@ class Axis:
 
 
 AXES = (
-    Axis("candidates", (10, 30, 100, 300, 1000), (2, 4, 6), Size(prefix=256, suffix=64)),
-    Axis("users", (1, 2, 4, 8, 16, 32, 64), (1, 2, 3), Size(candidates=4, suffix=64)),
+    Axis("candidates", (10, 30, 100, 300, 1000), (2, 4, 6), Size(prefix=256, suffix=32)),
+    Axis("users", (1, 2, 4, 8, 16, 32, 64), (1, 2, 3), Size(candidates=4, prefix=128, suffix=32)),
     Axis("prefix", (64, 128, 256, 512, 1024, 2048), (16, 32, 64), Size(candidates=4, suffix=64)),
     Axis("written", (16, 32, 64, 128, 256), (2, 4, 6), Size(candidates=8, suffix=64)),
 )

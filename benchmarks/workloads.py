@@ -20,7 +20,7 @@ def make_user(number: int, seed: int, profile_words: int = 120) -> dict[str, str
     return {"user_id": f"user-{number}", "profile": words(profile_words, f"user {seed} {number}")}
 
 
-def make_candidates(count: int, seed: int, description_words: int = 120) -> list[dict[str, str]]:
+def make_candidates(count: int, seed: int, description_words: int = 60) -> list[dict[str, str]]:
     """Return candidates for `Reranker.rank`."""
     return [
         {
