@@ -2,11 +2,12 @@
 # make test    build what is missing and pass all tests
 # make lint    check style and types
 # make stub    regenerate the stub of the extension
+# make bench-record WORKLOAD=FILE.jsonl    measure us and our peers, and write docs/benchmarks.md
 # make clean   remove what was built; `make distclean` also the environment and the engines
 #
 # Everything happens in .venv; stamp files in .venv/stamps tell what is up to date.
 
-.PHONY: demo test test-cpp test-python lint format stub clean distclean
+.PHONY: demo test test-cpp test-python lint format stub bench-record bench-report clean distclean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -64,6 +65,19 @@ format: $(STAMPS)/lint-tools
 stub: $(STAMPS)/package $(STAMPS)/lint-tools
 	@$(BIN)/python scripts/make_stub.py
 
+# --- benchmarks ------------------------------------------------------------------------------------------------------
+
+# The peers' environments are made by hand: benchmarks/README.md. Without them: BENCH_PEERS="".
+WORKLOAD ?=
+BENCH_PEERS ?= vllm openvino transformers llama_cpp
+
+bench-record: $(STAMPS)/test-tools $(ENGINE)/manifest.json
+	@$(BIN)/python benchmarks/record.py --engine $(ENGINE) --workload "$(WORKLOAD)" --only $(BENCH_PEERS)
+	@$(MAKE) --no-print-directory bench-report
+
+bench-report: $(STAMPS)/test-tools
+	@$(BIN)/python benchmarks/report.py --results benchmarks/results --docs docs
+
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	rm -f $(STAMPS)/package $(STAMPS)/checked
@@ -99,7 +113,7 @@ $(STAMPS)/test-tools: $(STAMPS)/build-tools $(STAMPS)/lint-tools
 	@$(REQUIREMENTS) test | grep '^torch' > $(STAMPS)/torch.txt
 	@$(PIP) install --retries 0 --timeout 10 $(TORCH_OPTIONS) -r $(STAMPS)/torch.txt \
 	    || $(PIP) install $(TORCH_OPTIONS) -r $(STAMPS)/torch.txt
-	@$(REQUIREMENTS) test > $(STAMPS)/requirements.txt
+	@$(REQUIREMENTS) test bench > $(STAMPS)/requirements.txt
 	@$(PIP) install -r $(STAMPS)/requirements.txt
 	@touch $@
 

@@ -1,0 +1,197 @@
+"""Turns recorded JSON into docs/benchmarks.md and its plots.
+
+    python benchmarks/report.py --results benchmarks/results --docs docs
+
+Needs matplotlib (the extra [bench]). A record that is not there leaves its section out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import plots
+from tables import axes_table, compare_table, shown, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Record = dict[str, Any]
+HEAD = """# Benchmarks
+
+Made by `python benchmarks/report.py` of the records in [benchmarks/results](../benchmarks/results).
+[benchmarks/README.md](../benchmarks/README.md) tells how; `make bench-record` repeats them.
+"""
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Read the records of a folder, by name."""
+    return [
+        {"file": path.stem, **json.loads(path.read_text("utf-8"))} for path in sorted(folder.glob("*.json"))
+    ]
+
+
+def of_kind(records: Sequence[Record], kind: str) -> list[Record]:
+    """Return the records of one kind."""
+    return [record for record in records if record.get("kind") == kind]
+
+
+def machine(record: Record) -> str:
+    """Return a line on where a record was made."""
+    host = record["host"]
+    facts = [
+        f"{host['cores']} cores of {host['cpu']} ({', '.join(host['isa'])})",
+        f"exp3rt_trt {host['exp3rt_trt']}",
+    ]
+    facts += (
+        [f"{record['dtype']}, {record['threads']} threads, {record['isa']}"] if "threads" in record else []
+    )
+    return "; ".join(facts) + "."
+
+
+def compare_section(record: Record) -> list[str]:
+    """Tell one comparison with peers."""
+    load = record["workload"]
+    title = f"{record['mode'].capitalize()} mode, {load['users']} users, {load['candidates']} candidates"
+    if record["reason_tokens"]:
+        title += f", {record['reason_tokens']} tokens of reasoning"
+    peers = {run["name"]: run["version"] for run in record["runs"] if "version" in run}
+    versions = "".join(f" {name}: {version}." for name, version in peers.items())
+    words = f"Medians of {record['rounds']} alternating runs of whole processes.{versions}"
+    return [f"## {title}", "", f"{machine(record)} {words}", "", compare_table(record["summary"]), ""]
+
+
+def latency_section(record: Record) -> list[str]:
+    """Tell pytest-benchmark's groups."""
+    rows = []
+    for each in record["rows"]:
+        info = each["extra_info"]
+        tokens = f"{info['prompt_tokens_computed']:.0f} / {info['prompt_tokens_reused']:.0f}"
+        cells = [each["group"], each["name"], info["candidates"], f"{info['p50_s'] * 1e3:.1f}"]
+        rows.append([*cells, f"{info['p99_s'] * 1e3:.1f}", f"{info['candidates_per_s']:.1f}", tokens])
+    header = [
+        "group",
+        "benchmark",
+        "candidates",
+        "p50 ms",
+        "p99 ms",
+        "candidates/s",
+        "tokens computed / reused",
+    ]
+    return [
+        "## Latency and throughput",
+        "",
+        f"{machine(record)} With few rounds, p99 is the slowest of them.",
+        "",
+        table(header, rows),
+        "",
+        "![latency](plots/latency.svg)",
+        "",
+    ]
+
+
+def arrivals_section(record: Record) -> list[str]:
+    """Tell the open loop."""
+    rows = [
+        [
+            f"{row['rate']:.2f}",
+            *(f"{row[key]:.2f}" for key in ("served_users_per_s", "goodput_users_per_s")),
+            *(f"{row[key]:.3f}" for key in ("queue_mean_s", "queue_p99_s", "p50_s", "p99_s")),
+        ]
+        for row in record["rows"]
+    ]
+    header = ["users/s", "served/s", "in time/s", "queue mean s", "queue p99 s", "p50 s", "p99 s"]
+    words = (
+        f"{record['candidates']} candidates each, {record['mode']} mode, due in {record['deadline_s']:g} s"
+    )
+    return [
+        "## Users who arrive at random",
+        "",
+        f"{machine(record)} Poisson arrivals of {record['users']} users, {words}.",
+        "",
+        table(header, rows),
+        "",
+        "![arrivals](plots/arrivals.svg)",
+        "",
+    ]
+
+
+def scaling_section(record: Record) -> list[str]:
+    """Tell the straight lines."""
+    words = "Lines are fitted by least squares; the operations of a step come from `benchmarks/flops.py`."
+    plot = "![scaling](plots/scaling.svg)"
+    return [
+        "## How cost grows",
+        "",
+        f"{machine(record)} {words}",
+        "",
+        axes_table(record["axes"]),
+        "",
+        plot,
+        "",
+    ]
+
+
+def roofline_section(record: Record) -> list[str]:
+    """Tell the share of the machine's rate."""
+    rows = [
+        [
+            each["mode"],
+            each["candidates"],
+            each["rows"],
+            shown(each["gflop_per_s"], 1),
+            shown(each["share_of_peak"]),
+        ]
+        for each in record["engine"]
+    ]
+    best = max(each["gflop_per_s"] for each in record["layer"])
+    words = (
+        f"A layer's bare products reach {best:.0f} GFLOP/s (PyTorch {record['torch']}; one thread's rate "
+        f"times the threads); memory is read at {record['bandwidth_gb_per_s']:.1f} GB/s. Of reason mode, the "
+        "writing alone."
+    )
+    found = table(("mode", "candidates", "rows of a step", "GFLOP/s", "share of the products' rate"), rows)
+    plot = "![roofline](plots/roofline.svg)"
+    return ["## Share of the machine", "", f"{machine(record)} {words}", "", found, "", plot, ""]
+
+
+SECTIONS = {  # in the page's order
+    "compare": compare_section,
+    "latency": latency_section,
+    "arrivals": arrivals_section,
+    "scaling": scaling_section,
+    "roofline": roofline_section,
+}
+
+
+def write_report(records: Sequence[Record], docs: Path) -> None:
+    """Write the page and the plots."""
+    lines = [HEAD]
+    (docs / "plots").mkdir(parents=True, exist_ok=True)
+    for kind, section in SECTIONS.items():
+        for record in of_kind(records, kind):
+            lines += section(record)
+            if kind in plots.PLOTS:
+                plots.save(plots.PLOTS[kind](record), docs / "plots" / f"{kind}.svg")
+    (docs / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    args = parser.parse_args(arguments)
+    records = read_records(args.results)
+    if not records:
+        raise SystemExit(f"{args.results}: no records")
+    write_report(records, args.docs)
+    print(f"{args.docs / 'benchmarks.md'}: {len(records)} records")
+
+
+if __name__ == "__main__":
+    main()
