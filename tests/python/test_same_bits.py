@@ -1,7 +1,7 @@
 """A candidate's rating and reasoning have the same bits whatever is computed beside it.
 
-Random groupings: some of the users, some of their candidates, in any order, any number of threads, batches of any
-size, prefixes that are cached or not.
+Random groupings: some of the users, some of their candidates, in any order, on any number of threads, in
+batches of any size, with prefixes that are cached or not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROUNDS = 6
 
 
 def words(rng: random.Random, count: int) -> str:
-    return " ".join(rng.choice(["sea", "a", "house", "of", "quiet", "war", "77", "love?"]) for _ in range(count))
+    return " ".join(rng.choices(["sea", "a", "house", "of", "quiet", "war", "77", "love?"], k=count))
 
 
 def make_jobs(seed: int) -> list[Job]:

@@ -156,9 +156,8 @@ def _rounded(rows: _Rows, dtype: str) -> Iterable[NDArray[Any]]:
 
 
 def _layer_matrices(checkpoint: Checkpoint, layer: int, dtype: str) -> list[PlannedTensor]:
-    return [
-        _packed(name, rows, _matrix_dtype(name, dtype)) for name, rows in _layer_rows(checkpoint, layer).items()
-    ]
+    matrices = _layer_rows(checkpoint, layer)
+    return [_packed(name, rows, _matrix_dtype(name, dtype)) for name, rows in matrices.items()]
 
 
 def _layer_scales(checkpoint: Checkpoint, layer: int, dtype: str) -> list[PlannedTensor]:
