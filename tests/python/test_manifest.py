@@ -65,7 +65,7 @@ def test_round_trip(copied: Path) -> None:
         (["model", "rms_norm_eps"], -1, r"model\.rms_norm_eps: expected a positive number"),
         (["model", "tie_word_embeddings"], 1, r"model\.tie_word_embeddings: expected true or false"),
         (["model", "rope_scaling"], "llama3", r"model\.rope_scaling: expected an object"),
-        (["dtype"], "fp16", r"dtype: expected one of fp32, bf16, found 'fp16'"),
+        (["dtype"], "fp16", r"dtype: expected one of fp32, bf16, int8, found 'fp16'"),
         (["target"], "cpu", r"target: expected an object"),
         (["label_tokens", "3"], 301, r"label_tokens\.3: expected a token below vocab_size \(301\)"),
         (["end_tokens"], [1, -1], r"end_tokens: expected a list of tokens"),
