@@ -61,7 +61,7 @@ def steps(args: argparse.Namespace) -> dict[str, list[list[str]]]:
             [python, str(HERE / "record_latency.py"), raw, str(results / "latency.json")],
         ],
         "arrivals": [script("arrivals.py", "--users", "24", "--candidates", "4", out="arrivals.json")],
-        "scaling": [script("scaling.py", "--repeats", "1", out="scaling.json")],
+        "scaling": [script("scaling.py", out="scaling.json")],
         "roofline": [script("roofline.py", out="roofline.json")],
     }
 
