@@ -3,9 +3,9 @@
     python benchmarks/scaling.py --engine engines/smollm2-135m --json scaling.json
 
 Every point is a job of synthetic prompts that are new to the cache; the best of `--repeats` runs counts,
-because other work on the machine only ever adds. A line is fitted to time against the size. The expected slope
-is that of the operations (flops.py) at the rate of the axis's best point. Reasoning's line is steeper than
-that: when it writes, few rows meet the weights in a step; when prompts are read, many do.
+because other work on the machine only ever adds. A line is fitted to time against the size. The expected
+slope is that of the operations (flops.py) at the rate of the axis's best point. Reasoning's line is steeper
+than that: when it writes, few rows meet the weights in a step; when prompts are read, many do.
 """
 
 from __future__ import annotations
