@@ -15,7 +15,8 @@ namespace {
 DataType stored_type(const std::string& name) {
   if (name == "F32") return DataType::kFloat32;
   if (name == "BF16") return DataType::kBFloat16;
-  throw std::invalid_argument("unknown tensor dtype '" + name + "'; known: F32, BF16");
+  if (name == "I8") return DataType::kInt8;
+  throw std::invalid_argument("unknown tensor dtype '" + name + "'; known: F32, BF16, I8");
 }
 
 TensorEntry make_entry(std::string name, const std::string& dtype, std::vector<std::int64_t> shape, std::size_t offset,

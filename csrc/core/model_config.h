@@ -17,9 +17,11 @@ struct ModelConfig {
   int num_kv_heads = 0;
   int head_dim = 0;
   float rms_norm_eps = 0;
-  int max_context = 0;  // tokens
-  DataType dtype = DataType::kFloat32;
+  int max_context = 0;                  // tokens
+  DataType dtype = DataType::kFloat32;  // of the layers' matrices
 
+  // Of the embedding, the output matrix, keys and values: these are not kept in int8.
+  DataType table_dtype() const { return dtype == DataType::kInt8 ? DataType::kBFloat16 : dtype; }
   int qkv_size() const { return (num_heads + 2 * num_kv_heads) * head_dim; }
   int attention_size() const { return num_heads * head_dim; }
 };

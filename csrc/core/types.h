@@ -14,14 +14,22 @@ using BlockId = std::int32_t;
 // (ops/packed_matrix.h packs 64 columns together), so keys and values are never copied before use.
 inline constexpr int kBlockTokens = 64;
 
-enum class DataType { kFloat32, kBFloat16 };
+enum class DataType { kFloat32, kBFloat16, kInt8 };
 
-constexpr std::size_t size_of(DataType dtype) { return dtype == DataType::kFloat32 ? 4 : 2; }
+constexpr std::size_t size_of(DataType dtype) {
+  switch (dtype) {
+    case DataType::kFloat32: return 4;
+    case DataType::kBFloat16: return 2;
+    case DataType::kInt8: return 1;
+  }
+  return 0;
+}
 
 inline DataType parse_data_type(const std::string& name) {
   if (name == "fp32") return DataType::kFloat32;
   if (name == "bf16") return DataType::kBFloat16;
-  throw std::invalid_argument("unknown dtype '" + name + "'; known: fp32, bf16");
+  if (name == "int8") return DataType::kInt8;
+  throw std::invalid_argument("unknown dtype '" + name + "'; known: fp32, bf16, int8");
 }
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }

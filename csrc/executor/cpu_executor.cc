@@ -40,7 +40,7 @@ CpuExecutor::CpuExecutor(const std::string& weights_path, const std::vector<Tens
       weights_(weights_path, tensors),
       model_(weights_, config, num_threads_),
       sampler_(weights_, config, num_threads_),
-      kv_(config, compute_type(config.dtype), options.kv_cache_bytes),
+      kv_(config, compute_type(config.table_dtype()), options.kv_cache_bytes),
       pool_(kv_.num_blocks()),
       cache_(pool_),
       scheduler_(pool_, cache_, options.max_batch_tokens),

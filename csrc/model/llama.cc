@@ -16,9 +16,16 @@ constexpr int kMinPanelRows = 16;  // fewer rows waste the product kernels
 
 std::size_t z(std::int64_t n) { return static_cast<std::size_t>(n); }
 
+MatMul product_with(const PackedMatrix& w) { return {w.dtype, w.k, w.n}; }
+
 // Of one thread, for one panel.
 struct Workspace {
-  AlignedBuffer input, output;
+  Activations input;
+  AlignedBuffer output;
+  // Of a product with a panel: [padded rows, width]
+  float* output_of(std::int64_t width) {
+    return output.get<float>(z(MatMul::padded_row_count(input.product_rows()) * width));
+  }
 };
 
 Workspace& workspace() {
@@ -26,24 +33,26 @@ Workspace& workspace() {
   return space;
 }
 
-int padded(int rows) { return MatMul::padded_row_count(rows); }
-
 }  // namespace
 
 Llama::Llama(Weights& weights, const ModelConfig& config, int num_threads)
     : config_(config),
       num_threads_(num_threads),
-      dtype_(compute_type(config.dtype)),
-      shape_{config.num_heads, config.num_kv_heads, config.head_dim, dtype_},
-      embed_(weights.rows("embed", config.vocab_size, config.hidden_size, config.dtype)),
+      shape_{config.num_heads, config.num_kv_heads, config.head_dim, compute_type(config.table_dtype())},
+      embed_(weights.rows("embed", config.vocab_size, config.hidden_size, config.table_dtype())),
       final_norm_(weights.vector("final_norm", config.hidden_size)),
       inv_freq_(weights.vector("rope.inv_freq", config.head_dim / 2)),
+      layers_(load_layers(weights, config)),
       attention_(shape_),
-      qkv_(dtype_, config.hidden_size, config.qkv_size()),
-      o_(dtype_, config.attention_size(), config.hidden_size),
-      gate_up_(dtype_, config.hidden_size, 2 * config.intermediate_size),
-      down_(dtype_, config.intermediate_size, config.hidden_size) {
-  for (int i = 0; i < config.num_layers; ++i) layers_.push_back(load_layer(weights, config, i));
+      qkv_(product_with(layers_.front().qkv)),
+      o_(product_with(layers_.front().o)),
+      gate_up_(product_with(layers_.front().gate_up)),
+      down_(product_with(layers_.front().down)) {}
+
+std::vector<Llama::Layer> Llama::load_layers(Weights& weights, const ModelConfig& config) {
+  std::vector<Layer> layers;
+  for (int i = 0; i < config.num_layers; ++i) layers.push_back(load_layer(weights, config, i));
+  return layers;
 }
 
 Llama::Layer Llama::load_layer(Weights& weights, const ModelConfig& config, int index) {
@@ -51,14 +60,14 @@ Llama::Layer Llama::load_layer(Weights& weights, const ModelConfig& config, int 
   const int hidden = config.hidden_size;
   return {
       weights.vector(at + "attn_norm", hidden),
-      weights.matrix(at + "qkv", config.qkv_size(), hidden, config.dtype),
+      weights.matrix(at + "qkv", config.qkv_size(), hidden, config.table_dtype()),
       weights.optional_vector(at + "qkv_bias", config.qkv_size()),
       weights.optional_vector(at + "q_norm", config.head_dim),
       weights.optional_vector(at + "k_norm", config.head_dim),
-      weights.matrix(at + "o", hidden, config.attention_size(), config.dtype),
+      weights.matrix(at + "o", hidden, config.attention_size(), config.table_dtype()),
       weights.vector(at + "mlp_norm", hidden),
-      weights.matrix(at + "gate_up", 2 * config.intermediate_size, hidden, config.dtype),
-      weights.matrix(at + "down", hidden, config.intermediate_size, config.dtype),
+      weights.matrix(at + "gate_up", 2 * config.intermediate_size, hidden, config.table_dtype()),
+      weights.matrix(at + "down", hidden, config.intermediate_size, config.table_dtype()),
   };
 }
 
@@ -103,7 +112,7 @@ void Llama::attend(const Batch& batch, const KvLayer& kv) {
 
 // From here on, row i of the work is that of the batch's output i. Every key is written by now, so no other row counts.
 void Llama::keep_outputs(const Batch& batch) {
-  const std::size_t query_bytes = z(shape_.group() * shape_.score_dim()) * size_of(dtype_);
+  const std::size_t query_bytes = z(shape_.group() * shape_.score_dim()) * size_of(shape_.dtype);
   const std::size_t hidden = z(config_.hidden_size);
   int num_precise = 0;
   for (std::size_t i = 0; i < batch.outputs.size(); ++i) {
@@ -131,7 +140,7 @@ void Llama::prepare(const Batch& batch) {
     }
   }
 
-  const std::size_t query_bytes = z(shape_.score_dim()) * size_of(dtype_);
+  const std::size_t query_bytes = z(shape_.score_dim()) * size_of(shape_.dtype);
   residual_ = residual_buffer_.get<float>(z(rows) * z(config_.hidden_size));
   query_stride_ = z(round_up(rows * shape_.group() + MatMul::kMaxRows, 64)) * query_bytes;
   queries_ = query_buffer_.get<std::byte>(query_stride_ * z(config_.num_kv_heads));
@@ -141,7 +150,7 @@ void Llama::prepare(const Batch& batch) {
 }
 
 void Llama::cut_panels(int num_rows, int num_precise) {
-  if (dtype_ != DataType::kBFloat16) num_precise = 0;
+  if (shape_.dtype == DataType::kFloat32) num_precise = 0;
   panels_.clear();
   add_panels(0, num_precise, true);
   add_panels(num_precise, num_rows, false);
@@ -163,8 +172,8 @@ void Llama::embed(const Batch& batch, Panel panel) {
   const std::size_t hidden = z(config_.hidden_size);
   const std::size_t half = z(config_.head_dim / 2);
   for (int row = panel.first_row; row < panel.first_row + panel.num_rows; ++row) {
-    const std::byte* from = embed_ + z(batch.tokens[z(row)]) * hidden * size_of(config_.dtype);
-    load(config_.dtype, from, config_.hidden_size, residual_ + z(row) * hidden);
+    const std::byte* from = embed_ + z(batch.tokens[z(row)]) * hidden * size_of(config_.table_dtype());
+    load(config_.table_dtype(), from, config_.hidden_size, residual_ + z(row) * hidden);
     const auto position = static_cast<float>(batch.positions[z(row)]);
     for (std::size_t i = 0; i < half; ++i) {
       const float angle = position * inv_freq_[i];
@@ -176,13 +185,13 @@ void Llama::embed(const Batch& batch, Panel panel) {
 
 void Llama::write_query_key_value(int layer_index, Panel panel, const KvLayer& kv) {
   const Layer& layer = layers_[z(layer_index)];
-  const std::size_t width = z(config_.qkv_size());
-  const std::size_t rows = z(padded(panel.product_rows()));
-  auto* input = workspace().input.get<std::byte>(rows * z(config_.hidden_size) * size_of(dtype_));
-  auto* output = workspace().output.get<float>(rows * width);
-  write_normed(layer.attn_norm, panel, input);
-  multiply(qkv_, layer.qkv, input, output, panel);
-  for (int i = 0; i < panel.num_rows; ++i) place_row(layer, panel.first_row + i, output + z(i) * width, kv);
+  Workspace& space = workspace();
+  set_normed(layer.attn_norm, panel, layer.qkv.dtype, space.input);
+  float* output = space.output_of(config_.qkv_size());
+  multiply(qkv_, layer.qkv, space.input, output);
+  for (int i = 0; i < panel.num_rows; ++i) {
+    place_row(layer, panel.first_row + i, output + z(i) * z(config_.qkv_size()), kv);
+  }
 }
 
 // One row of the product: the query goes to the batch's queries, the key and value to their block.
@@ -201,7 +210,7 @@ void Llama::place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv
   constexpr float kLog2E = 1.44269504f;
   kernels.scale(qkv, kLog2E / std::sqrt(static_cast<float>(dim)), config_.num_heads * dim, qkv);
   const Slot slot = slots_[z(row)];
-  const std::size_t query_bytes = z(shape_.score_dim()) * size_of(dtype_);
+  const std::size_t query_bytes = z(shape_.score_dim()) * size_of(shape_.dtype);
   for (int head = 0; head < config_.num_heads; ++head) {
     std::byte* queries = queries_ + z(head / shape_.group()) * query_stride_;
     const int query_row = row * shape_.group() + head % shape_.group();
@@ -220,31 +229,28 @@ void Llama::normalize_heads(const float* weight, float* heads, int count) const 
 }
 
 void Llama::attention_output(const Layer& layer, Panel panel) {
-  const std::size_t rows = z(padded(panel.product_rows()));
+  Workspace& space = workspace();
   const int width = config_.attention_size();
-  auto* input = workspace().input.get<std::byte>(rows * z(width) * size_of(dtype_));
-  auto* output = workspace().output.get<float>(rows * z(config_.hidden_size));
-  for (int i = 0; i < panel.num_rows; ++i) {
-    write_input(attended_ + z(panel.first_row + i) * z(width), i, width, panel, input);
-  }
-  multiply(o_, layer.o, input, output, panel);
+  space.input.start(layer.o.dtype, panel.num_rows, width, panel.precise);
+  for (int i = 0; i < panel.num_rows; ++i) space.input.set(i, attended_ + z(panel.first_row + i) * z(width));
+  float* output = space.output_of(config_.hidden_size);
+  multiply(o_, layer.o, space.input, output);
   add_to_residual(panel, output);
 }
 
 void Llama::mlp(const Layer& layer, Panel panel) {
-  const std::size_t rows = z(padded(panel.product_rows()));
-  const std::size_t inner = z(config_.intermediate_size);
-  const std::size_t widest = std::max(z(config_.hidden_size), inner);
-  auto* input = workspace().input.get<std::byte>(rows * widest * size_of(dtype_));
-  auto* output = workspace().output.get<float>(rows * std::max(2 * inner, z(config_.hidden_size)));
-  write_normed(layer.mlp_norm, panel, input);
-  multiply(gate_up_, layer.gate_up, input, output, panel);
+  Workspace& space = workspace();
+  const int inner = config_.intermediate_size;
+  set_normed(layer.mlp_norm, panel, layer.gate_up.dtype, space.input);
+  float* output = space.output_of(std::max(2 * inner, config_.hidden_size));
+  multiply(gate_up_, layer.gate_up, space.input, output);
+  space.input.start(layer.down.dtype, panel.num_rows, inner, panel.precise);
   for (int i = 0; i < panel.num_rows; ++i) {
-    float* gate = output + z(i) * 2 * inner;
-    vector_kernels().swiglu(gate, gate + inner, config_.intermediate_size);
-    write_input(gate, i, config_.intermediate_size, panel, input);
+    float* gate = output + z(i) * 2 * z(inner);
+    vector_kernels().swiglu(gate, gate + inner, inner);
+    space.input.set(i, gate);
   }
-  multiply(down_, layer.down, input, output, panel);
+  multiply(down_, layer.down, space.input, output);
   add_to_residual(panel, output);
 }
 
@@ -261,33 +267,16 @@ void Llama::write_hidden(Panel panel, float* hidden) const {
   }
 }
 
-void Llama::write_input(const float* row, int i, int width, Panel panel, std::byte* input) const {
-  const std::size_t row_bytes = z(width) * size_of(dtype_);
-  std::byte* to = input + z(i) * row_bytes;
-  if (panel.precise) {
-    store_split(row, width, to, to + z(panel.num_rows) * row_bytes);
-  } else {
-    store(dtype_, row, width, to);
-  }
-}
-
-void Llama::write_normed(const float* weight, Panel panel, std::byte* input) const {
+void Llama::set_normed(const float* weight, Panel panel, DataType dtype, Activations& input) const {
   thread_local AlignedBuffer buffer;
   const int hidden = config_.hidden_size;
   float* normed = buffer.get<float>(z(hidden));
+  input.start(dtype, panel.num_rows, hidden, panel.precise);
   for (int i = 0; i < panel.num_rows; ++i) {
     const float* row = residual_ + z(panel.first_row + i) * z(hidden);
     vector_kernels().rms_norm(row, weight, config_.rms_norm_eps, hidden, normed);
-    write_input(normed, i, hidden, panel, input);
+    input.set(i, normed);
   }
-}
-
-void Llama::multiply(const MatMul& product, const PackedMatrix& w, const std::byte* input, float* output,
-                     Panel panel) const {
-  product(input, w, output, panel.product_rows());
-  if (!panel.precise) return;
-  const std::int64_t size = panel.num_rows * w.n;
-  vector_kernels().scale_add(output, 1.0f, output + size, size);
 }
 
 void Llama::add_to_residual(Panel panel, const float* y) {

@@ -9,6 +9,7 @@
 #include "model/weights.h"
 #include "ops/aligned_buffer.h"
 #include "ops/attention.h"
+#include "ops/linear.h"
 #include "ops/matmul.h"
 
 namespace exp3rt {
@@ -40,14 +41,14 @@ class Llama {
   struct Panel {
     int first_row;
     int num_rows;
-    bool precise;  // activations meet the weights as two bf16 numbers each, their value and what its rounding lost
-    int product_rows() const { return precise ? 2 * num_rows : num_rows; }
+    bool precise;
   };
   struct Slot {
     BlockId block;
     int index;  // token within the block
   };
 
+  static std::vector<Layer> load_layers(Weights& weights, const ModelConfig& config);
   static Layer load_layer(Weights& weights, const ModelConfig& config, int index);
   void prepare(const Batch& batch);
   void embed(const Batch& batch, Panel panel);
@@ -64,16 +65,11 @@ class Llama {
   void mlp(const Layer& layer, Panel panel);
   void cut_panels(int num_rows, int num_precise);
   void add_panels(int begin, int end, bool precise);
-  // An operand of a panel's products: row i of [product_rows, width], in the products' type.
-  void write_input(const float* row, int i, int width, Panel panel, std::byte* input) const;
-  void write_normed(const float* weight, Panel panel, std::byte* input) const;
-  // output: [product_rows (+ slack), n], of which the first num_rows rows are the result
-  void multiply(const MatMul& product, const PackedMatrix& w, const std::byte* input, float* output, Panel panel) const;
+  void set_normed(const float* weight, Panel panel, DataType dtype, Activations& input) const;
   void add_to_residual(Panel panel, const float* y);
 
   ModelConfig config_;
   int num_threads_;
-  DataType dtype_;  // of the products
   AttentionShape shape_;
   const std::byte* embed_;
   const float* final_norm_;

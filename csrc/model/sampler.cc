@@ -25,7 +25,7 @@ std::int64_t last_slice_tokens(std::int64_t vocab) { return (vocab - 1) % kSlice
 Sampler::Sampler(Weights& weights, const ModelConfig& config, int num_threads)
     : hidden_size_(config.hidden_size),
       num_threads_(num_threads),
-      lm_head_(weights.matrix("lm_head", config.vocab_size, config.hidden_size, config.dtype)),
+      lm_head_(weights.matrix("lm_head", config.vocab_size, config.hidden_size, config.table_dtype())),
       slice_(lm_head_.dtype, config.hidden_size, std::min<std::int64_t>(kSliceTokens, config.vocab_size)),
       last_slice_(lm_head_.dtype, config.hidden_size, last_slice_tokens(config.vocab_size)) {}
 

@@ -5,8 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <numeric>
 #include <stdexcept>
 
@@ -21,7 +23,14 @@ std::string text(const std::vector<std::int64_t>& shape) {
   return out + "]";
 }
 
-const char* text(DataType dtype) { return dtype == DataType::kFloat32 ? "F32" : "BF16"; }
+const char* text(DataType dtype) {
+  switch (dtype) {
+    case DataType::kFloat32: return "F32";
+    case DataType::kBFloat16: return "BF16";
+    case DataType::kInt8: return "I8";
+  }
+  return "?";
+}
 
 }  // namespace
 
@@ -57,11 +66,25 @@ const std::byte* Weights::find(const std::string& name, DataType dtype, const st
 }
 
 PackedMatrix Weights::matrix(const std::string& name, std::int64_t n, std::int64_t k, DataType dtype) {
-  PackedMatrix matrix{nullptr, n, k, dtype};
-  matrix.data = find(name, dtype, {matrix.num_panels(), padded_rows(dtype, k), kPanelColumns});
-  if (compute_type(dtype) == dtype) return matrix;
+  const auto found = tensors_.find(name);
+  const bool quantized = found != tensors_.end() && found->second.dtype == DataType::kInt8;
+  PackedMatrix matrix{.n = n, .k = k, .dtype = quantized ? DataType::kInt8 : dtype};
+  matrix.data = find(name, matrix.dtype, {matrix.num_panels(), padded_rows(matrix.dtype, k), kPanelColumns});
+  if (quantized) {
+    matrix.scale = vector(name + ".scale", n);
+    matrix.offset = offsets(name + ".sum", n);
+  }
+  if (compute_type(matrix.dtype) == matrix.dtype) return matrix;
   const std::vector<float>& wide = widened_.emplace_back(widen(matrix));
-  return {wide.data(), n, k, DataType::kFloat32};
+  return {.data = wide.data(), .n = n, .k = k};
+}
+
+// Integers are kept as their sums, which activations' zero point of 128 multiplies.
+const std::int32_t* Weights::offsets(const std::string& name, std::int64_t n) {
+  const float* sums = vector(name, n);
+  std::vector<std::int32_t>& offsets = offsets_.emplace_back();
+  std::transform(sums, sums + n, std::back_inserter(offsets), [](float sum) { return static_cast<int>(sum) * 128; });
+  return offsets.data();
 }
 
 const float* Weights::vector(const std::string& name, std::int64_t n) const {

@@ -28,13 +28,14 @@ class Weights {
   Weights(const Weights&) = delete;
   Weights& operator=(const Weights&) = delete;
 
-  // W[n, k], in what this machine computes `dtype` in; widened once if that is not what the file holds.
+  // W[n, k], held as `dtype` or as int8; widened once to fp32 if this machine does not multiply what the file holds.
   PackedMatrix matrix(const std::string& name, std::int64_t n, std::int64_t k, DataType dtype);
   const float* vector(const std::string& name, std::int64_t n) const;
   const float* optional_vector(const std::string& name, std::int64_t n) const;  // null if there is none
   const std::byte* rows(const std::string& name, std::int64_t n, std::int64_t k, DataType dtype) const;
 
  private:
+  const std::int32_t* offsets(const std::string& name, std::int64_t n);
   const std::byte* find(const std::string& name, DataType dtype, const std::vector<std::int64_t>& shape) const;
 
   std::string path_;
@@ -42,6 +43,7 @@ class Weights {
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
   std::vector<std::vector<float>> widened_;
+  std::vector<std::vector<std::int32_t>> offsets_;
 };
 
 }  // namespace exp3rt

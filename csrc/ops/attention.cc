@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <limits>
 
 #include "ops/aligned_buffer.h"
@@ -19,16 +20,29 @@ bool same(std::span<const KeyBlock> a, std::span<const KeyBlock> b) {
   return a.data() == b.data() && a.size() == b.size();
 }
 
-template <typename T>
-void scatter(const float* from, int count, T* to, auto offset, auto convert) {
-  for (int i = 0; i < count; ++i) to[offset(i)] = convert(from[i]);
+// Where a token's key and value go in packed operands: columns of Kᵀ, whose rows are the dimensions, and a row of V.
+void scatter(const float* key, const float* value, int dim, int slot, float* keys, float* values) {
+  for (int d = 0; d < dim; ++d) {
+    keys[offset_in_panel(DataType::kFloat32, d, slot)] = key[d];
+    values[d / kPanelColumns * panel_size(DataType::kFloat32, kBlockTokens) +
+           offset_in_panel(DataType::kFloat32, slot, d % kPanelColumns)] = value[d];
+  }
 }
 
-void scatter(DataType dtype, const float* from, int count, std::byte* to, auto offset) {
-  if (dtype == DataType::kFloat32) {
-    scatter(from, count, reinterpret_cast<float*>(to), offset, [](float x) { return x; });
-  } else {
-    scatter(from, count, reinterpret_cast<bfloat16*>(to), offset, to_bfloat16);
+// The same in bf16, where two dimensions of a key lie side by side; what rounding the key lost follows as more rows.
+void scatter(const float* key, const float* value, int dim, int slot, bfloat16* keys, bfloat16* values) {
+  thread_local AlignedBuffer buffer;
+  const auto size = static_cast<std::size_t>(dim);
+  auto* rounded = buffer.get<bfloat16>(3 * size);
+  vector_kernels().split_bfloat16(key, dim, rounded, rounded + size);
+  vector_kernels().to_bfloat16(value, dim, rounded + 2 * size);
+  for (int d = 0; d < 2 * dim; d += 2) {
+    std::memcpy(keys + offset_in_panel(DataType::kBFloat16, d, slot), rounded + d, 2 * sizeof(bfloat16));
+  }
+  for (int d = 0; d < dim; ++d) {
+    values[d / kPanelColumns * panel_size(DataType::kBFloat16, kBlockTokens) +
+           offset_in_panel(DataType::kBFloat16, slot, d % kPanelColumns)] =
+        rounded[2 * size + static_cast<std::size_t>(d)];
   }
 }
 
@@ -49,19 +63,14 @@ std::byte* KvLayer::keys(BlockId block, int kv_head) const {
 }
 
 void KvLayer::store(BlockId block, int slot, int kv_head, const float* key, const float* value) const {
-  const DataType dtype = shape.dtype;
-  const int dim = shape.head_dim;
-  std::byte* to = keys(block, kv_head);
-  scatter(dtype, key, dim, to, [=](int d) { return offset_in_panel(dtype, d, slot); });
-  if (shape.score_dim() > dim) {
-    thread_local std::vector<float> lost;
-    lost.resize(static_cast<std::size_t>(dim));
-    std::transform(key, key + dim, lost.begin(), [](float x) { return x - to_float(to_bfloat16(x)); });
-    scatter(dtype, lost.data(), dim, to, [=](int d) { return offset_in_panel(dtype, dim + d, slot); });
+  const auto scatter_as = [&]<typename T>(T* to_keys) {
+    scatter(key, value, shape.head_dim, slot, to_keys, reinterpret_cast<T*>(values(block, kv_head)));
+  };
+  if (shape.dtype == DataType::kFloat32) {
+    scatter_as(reinterpret_cast<float*>(keys(block, kv_head)));
+  } else {
+    scatter_as(reinterpret_cast<bfloat16*>(keys(block, kv_head)));
   }
-  scatter(dtype, value, dim, values(block, kv_head), [=](int d) {
-    return d / kPanelColumns * panel_size(dtype, kBlockTokens) + offset_in_panel(dtype, slot, d % kPanelColumns);
-  });
 }
 
 void AttentionShape::store_query(const float* query, std::byte* out) const {

@@ -70,7 +70,7 @@ void attend(const AttentionRows& rows, int first, int last_valid) {
   float factors[kRows];
   for (int row = 0; row < kRows; ++row) {
     const int at = first + row;
-    factors[row] = softmax_step(scores[row], rows.valid[at], rows.max + at, rows.weight + at);
+    factors[row] = softmax_step<Element>(scores[row], rows.valid[at], rows.max + at, rows.weight + at);
     for (int v = 0; v < kVectors; ++v) store(scores[row][v], weights[row] + v * kLanes);
   }
 

@@ -9,13 +9,14 @@
 namespace exp3rt {
 namespace {
 
-constexpr std::array kNames = {"none", "avx2", "avx512", "avx512_bf16", "amx"};
+constexpr std::array kNames = {"none", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
 
 dnnl::cpu_isa to_dnnl(Isa isa) {
   switch (isa) {
     case Isa::kNone: return dnnl::cpu_isa::sse41;
     case Isa::kAvx2: return dnnl::cpu_isa::avx2;
     case Isa::kAvx512: return dnnl::cpu_isa::avx512_core;
+    case Isa::kAvx512Vnni: return dnnl::cpu_isa::avx512_core_vnni;
     case Isa::kAvx512Bf16: return dnnl::cpu_isa::avx512_core_bf16;
     case Isa::kAmx: return dnnl::cpu_isa::isa_default;
   }
@@ -28,8 +29,8 @@ Isa from_dnnl(dnnl::cpu_isa isa) {
     case dnnl::cpu_isa::avx512_core_amx_fp16: return Isa::kAmx;
     case dnnl::cpu_isa::avx512_core_bf16:
     case dnnl::cpu_isa::avx512_core_fp16: return Isa::kAvx512Bf16;
-    case dnnl::cpu_isa::avx512_core:
-    case dnnl::cpu_isa::avx512_core_vnni: return Isa::kAvx512;
+    case dnnl::cpu_isa::avx512_core_vnni: return Isa::kAvx512Vnni;
+    case dnnl::cpu_isa::avx512_core: return Isa::kAvx512;
     case dnnl::cpu_isa::avx2:
     case dnnl::cpu_isa::avx2_vnni:
     case dnnl::cpu_isa::avx2_vnni_2: return Isa::kAvx2;
@@ -56,13 +57,14 @@ std::string to_string(Isa isa) { return kNames[static_cast<std::size_t>(isa)]; }
 Isa parse_isa(const std::string& name) {
   const auto found = std::find(kNames.begin(), kNames.end(), name);
   if (found == kNames.end()) {
-    throw std::invalid_argument("unknown ISA '" + name + "'; known: none, avx2, avx512, avx512_bf16, amx");
+    throw std::invalid_argument("unknown ISA '" + name + "'; known: none, avx2, avx512, avx512_vnni, avx512_bf16, amx");
   }
   return static_cast<Isa>(found - kNames.begin());
 }
 
 DataType compute_type(DataType stored) {
-  return stored == DataType::kBFloat16 && cpu_isa() >= Isa::kAvx512Bf16 ? DataType::kBFloat16 : DataType::kFloat32;
+  const Isa needed = stored == DataType::kBFloat16 ? Isa::kAvx512Bf16 : Isa::kAvx512Vnni;
+  return cpu_isa() >= needed ? stored : DataType::kFloat32;
 }
 
 }  // namespace exp3rt

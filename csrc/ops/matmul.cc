@@ -21,14 +21,23 @@ namespace {
 
 using dnnl::memory;
 
+// Kernels are made for these numbers of rows. AVX2's handle six rows at a time; two rows left over go through code that
+// adds in another order, so there the counts leave none or four.
 constexpr std::array kRowCounts = {1,  2,  4,  8,  12, 16, 20,  24,  28,  32,  40,  48,
                                    56, 64, 72, 80, 88, 96, 112, 128, 160, 192, 224, 256};
-static_assert(kRowCounts.back() == MatMul::kMaxRows);
+constexpr std::array kAvx2RowCounts = {4,  6,  10, 12, 16, 18, 22,  24,  28,  30,  36,  40,
+                                       48, 54, 60, 64, 72, 84, 112, 132, 160, 192, 228, 256};
+constexpr std::size_t kNumRowCounts = kRowCounts.size();
+static_assert(kAvx2RowCounts.size() == kNumRowCounts);
+static_assert(kRowCounts.back() == MatMul::kMaxRows && kAvx2RowCounts.back() == MatMul::kMaxRows);
+
+const std::array<int, kNumRowCounts>& row_counts() { return cpu_isa() >= Isa::kAvx512 ? kRowCounts : kAvx2RowCounts; }
 
 std::size_t row_bucket(int rows) {
-  const auto found = std::lower_bound(kRowCounts.begin(), kRowCounts.end(), rows);
-  if (rows < 1 || found == kRowCounts.end()) throw std::invalid_argument("matmul: " + std::to_string(rows) + " rows");
-  return static_cast<std::size_t>(found - kRowCounts.begin());
+  const auto& counts = row_counts();
+  const auto found = std::lower_bound(counts.begin(), counts.end(), rows);
+  if (rows < 1 || found == counts.end()) throw std::invalid_argument("matmul: " + std::to_string(rows) + " rows");
+  return static_cast<std::size_t>(found - counts.begin());
 }
 
 const dnnl::engine& cpu() {
@@ -48,6 +57,21 @@ class SingleThreaded {
   int before_;
 };
 
+struct Types {
+  memory::data_type x, b, y;
+  memory::format_tag packed;
+};
+
+Types types_of(DataType dtype) {
+  using Type = memory::data_type;
+  switch (dtype) {
+    case DataType::kFloat32: return {Type::f32, Type::f32, Type::f32, memory::format_tag::BA16a64b};
+    case DataType::kBFloat16: return {Type::bf16, Type::bf16, Type::f32, memory::format_tag::BA16a64b2a};
+    case DataType::kInt8: return {Type::u8, Type::s8, Type::s32, memory::format_tag::BA16a64b4a};
+  }
+  throw std::invalid_argument("matmul: unknown type");
+}
+
 // The library's own scratchpad is one per primitive, which threads cannot share; this is one per thread.
 std::byte* thread_scratchpad(std::size_t size) {
   thread_local AlignedBuffer buffer;
@@ -66,7 +90,7 @@ class Kernel {
     primitive_ = dnnl::matmul(desc_);
   }
 
-  void run(const void* x, const void* b, float* y) const {
+  void run(const void* x, const void* b, void* y) const {
     thread_local dnnl::stream stream(cpu());
     Arguments& arguments = this_threads_arguments();
     arguments.point_to(x, b, y);
@@ -88,7 +112,7 @@ class Kernel {
                 {DNNL_ARG_DST, y.get()},
                 {DNNL_ARG_SCRATCHPAD, scratchpad.get()}}} {}
 
-    void point_to(const void* new_x, const void* new_b, float* new_y) {
+    void point_to(const void* new_x, const void* new_b, void* new_y) {
       x.set_data_handle(const_cast<void*>(new_x));
       b.set_data_handle(const_cast<void*>(new_b));
       y.set_data_handle(new_y);
@@ -121,25 +145,23 @@ struct MatMul::Impl {
   std::int64_t k;
   std::int64_t n;
   bool blocked;  // the kernels read the packed layout whole; if not (AVX2), a plain product for each panel
-  mutable std::array<std::once_flag, kRowCounts.size()> once;
-  mutable std::array<Kernel, kRowCounts.size()> kernels;
-  mutable std::array<Kernel, kRowCounts.size()> last_panel_kernels;  // for n % 64, when not blocked
+  mutable std::array<std::once_flag, kNumRowCounts> once;
+  mutable std::array<Kernel, kNumRowCounts> kernels;
+  mutable std::array<Kernel, kNumRowCounts> last_panel_kernels;  // for n % 64, when not blocked
 
   Kernel make(std::int64_t rows, std::int64_t columns, bool packed) const {
-    const bool bf16 = dtype == DataType::kBFloat16;
-    const auto type = bf16 ? memory::data_type::bf16 : memory::data_type::f32;
-    const memory::desc x({rows, k}, type, memory::dims{k, 1});
-    const memory::desc y({rows, columns}, memory::data_type::f32, memory::dims{n, 1});
-    const auto tag = bf16 ? memory::format_tag::BA16a64b2a : memory::format_tag::BA16a64b;
-    const memory::desc b = packed ? memory::desc({k, columns}, type, tag)
-                                  : memory::desc({k, columns}, type, memory::dims{kPanelColumns, 1});
+    const Types types = types_of(dtype);
+    const memory::desc x({rows, k}, types.x, memory::dims{k, 1});
+    const memory::desc y({rows, columns}, types.y, memory::dims{n, 1});
+    const memory::desc b = packed ? memory::desc({k, columns}, types.b, types.packed)
+                                  : memory::desc({k, columns}, types.b, memory::dims{kPanelColumns, 1});
     return {x, b, y};
   }
 
   std::size_t prepare(int rows) const {
     const std::size_t bucket = row_bucket(rows);
     std::call_once(once[bucket], [&] {
-      const auto count = kRowCounts[bucket];
+      const auto count = row_counts()[bucket];
       kernels[bucket] = blocked ? make(count, n, true) : make(count, std::min(n, kPanelColumns), false);
       const std::int64_t rest = n % kPanelColumns;
       if (!blocked && rest != 0) last_panel_kernels[bucket] = make(count, rest, false);
@@ -149,9 +171,7 @@ struct MatMul::Impl {
 };
 
 MatMul::MatMul(DataType dtype, std::int64_t k, std::int64_t n) : impl_(std::make_unique<Impl>()) {
-  if (dtype == DataType::kBFloat16 && cpu_isa() < Isa::kAvx512Bf16) {
-    throw std::invalid_argument("matmul: this machine does not multiply bf16");
-  }
+  if (compute_type(dtype) != dtype) throw std::invalid_argument("matmul: this machine does not multiply this type");
   impl_->dtype = dtype;
   impl_->k = k;
   impl_->n = n;
@@ -161,9 +181,9 @@ MatMul::MatMul(DataType dtype, std::int64_t k, std::int64_t n) : impl_(std::make
 MatMul::~MatMul() = default;
 MatMul::MatMul(MatMul&&) noexcept = default;
 
-int MatMul::padded_row_count(int rows) { return kRowCounts[row_bucket(rows)]; }
+int MatMul::padded_row_count(int rows) { return row_counts()[row_bucket(rows)]; }
 
-void MatMul::operator()(const void* x, const PackedMatrix& b, float* y, int rows) const {
+void MatMul::operator()(const void* x, const PackedMatrix& b, void* y, int rows) const {
   if (b.n != impl_->n || b.k != impl_->k || b.dtype != impl_->dtype)
     throw std::invalid_argument("matmul: wrong operand");
   const SingleThreaded guard;
@@ -173,7 +193,7 @@ void MatMul::operator()(const void* x, const PackedMatrix& b, float* y, int rows
     const PackedMatrix panel = b.panels(p, 1);
     const bool whole = panel.n == std::min(impl_->n, kPanelColumns);
     const Kernel& kernel = whole ? impl_->kernels[bucket] : impl_->last_panel_kernels[bucket];
-    kernel.run(x, panel.data, y + p * kPanelColumns);
+    kernel.run(x, panel.data, static_cast<float*>(y) + p * kPanelColumns);
   }
 }
 

@@ -7,7 +7,7 @@
 
 namespace exp3rt {
 
-// y[rows, n] = x[rows, k] B, with B packed and y fp32; x and B in `dtype`.
+// y[rows, n] = x[rows, k] B, with B packed. x and B in `dtype` and y fp32; in int8 x is unsigned and y int32, exact.
 //
 // One thread runs one call: callers divide the rows among threads. The kernels are oneDNN's, made for a single thread
 // and a handful of row counts; they were seen to give a row the same bits whatever rows stand beside it and however
@@ -21,7 +21,7 @@ class MatMul {
   MatMul(MatMul&&) noexcept;
 
   // x and y are dense, and readable and writable up to padded_row_count(rows) rows; what the rows beyond hold is lost.
-  void operator()(const void* x, const PackedMatrix& b, float* y, int rows) const;
+  void operator()(const void* x, const PackedMatrix& b, void* y, int rows) const;
 
   // Kernels exist for these row counts; others run as the next larger one.
   static int padded_row_count(int rows);

@@ -93,11 +93,88 @@ void widen(const bfloat16* x, std::int64_t n, float* out) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = widened(x[i]);
 }
 
+// One step of the transform within a vector: lanes whose numbers differ in one bit become their sum and difference.
+template <int kBit>
+inline Floats butterfly(Floats v) {
+  constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const Floats other = __builtin_shuffle(v, kIndex ^ kBit);
+  return (kIndex & kBit) != 0 ? other - v : v + other;
+}
+
+void hadamard(float* x, std::int64_t n, std::int64_t block) {
+  for (std::int64_t begin = 0; begin + block <= n; begin += block) {
+    float* at = x + begin;
+    for (std::int64_t i = 0; i < block; i += kLanes) {
+      store(butterfly<8>(butterfly<4>(butterfly<2>(butterfly<1>(load(at + i))))), at + i);
+    }
+    for (std::int64_t step = kLanes; step < block; step *= 2) {
+      for (std::int64_t i = 0; i < block; i += 2 * step) {
+        for (std::int64_t j = i; j < i + step; j += kLanes) {
+          const Floats a = load(at + j), b = load(at + j + step);
+          store(a + b, at + j);
+          store(a - b, at + j + step);
+        }
+      }
+    }
+  }
+}
+
+// The largest magnitude; NaN if any is NaN, whose bits are the largest of all.
+float max_magnitude(const float* x, std::int64_t n) {
+  std::int32_t largest = 0;
+#pragma omp simd reduction(max : largest)
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int32_t bits = std::bit_cast<std::int32_t>(x[i]) & 0x7FFFFFFF;
+    largest = bits > largest ? bits : largest;
+  }
+  return std::bit_cast<float>(largest);
+}
+
+// To the nearest, 0 at 128; |x| <= 127.
+inline std::uint8_t quantized(float x) { return static_cast<std::uint8_t>(static_cast<std::int32_t>(x + 128.5f)); }
+
+float quantize(const float* x, std::int64_t n, std::uint8_t* out) {
+  const float largest = max_magnitude(x, n);
+  const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) out[i] = quantized(x[i] * inverse);
+  return largest / 127.0f;
+}
+
+float quantize_split(const float* x, std::int64_t n, std::uint8_t* value, std::uint8_t* rest) {
+  const float largest = max_magnitude(x, n);
+  const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float scaled = x[i] * inverse;
+    value[i] = quantized(scaled);
+    const float lost = (scaled - static_cast<float>(value[i] - 128)) * 254.0f;
+    rest[i] = quantized(lost > 127.0f ? 127.0f : (lost < -127.0f ? -127.0f : lost));
+  }
+  return largest / 127.0f;
+}
+
+// `sums` are read as bytes: they may lie where y is written.
+void dequantize(const void* sums, const std::int32_t* offset, const float* scale, float row_scale, std::int64_t n,
+                float* y) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::int32_t sum;
+    __builtin_memcpy(&sum, static_cast<const char*>(sums) + i * 4, sizeof sum);
+    const float value = static_cast<float>(sum - offset[i]) * (scale[i] * row_scale);
+    __builtin_memcpy(reinterpret_cast<char*>(y) + i * 4, &value, sizeof value);
+  }
+}
+
+void add_scaled(float* x, float factor, const float* y, std::int64_t n) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) x[i] += factor * y[i];
+}
+
 float softmax_block(float* scores, int valid, float* max, float* sum) {
   constexpr int kVectors = kBlockTokens / kLanes;
   Floats block[kVectors];
   for (int i = 0; i < kVectors; ++i) block[i] = load(scores + i * kLanes);
-  const float factor = softmax_step(block, valid, max, sum);
+  const float factor = softmax_step<float>(block, valid, max, sum);
   for (int i = 0; i < kVectors; ++i) store(block[i], scores + i * kLanes);
   return factor;
 }
@@ -107,7 +184,8 @@ float softmax_block(float* scores, int valid, float* max, float* sum) {
 // Named by its instruction set; vector_dispatch.cc chooses.
 extern const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS);
 const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS) = {
-    rms_norm, rotate, swiglu, scale_add, scale, dot, round_to_bfloat16, split_bfloat16, widen, softmax_block,
+    rms_norm, rotate,   swiglu,   scale_add,      scale,      dot,        round_to_bfloat16, split_bfloat16,
+    widen,    hadamard, quantize, quantize_split, dequantize, add_scaled, softmax_block,
 };
 
 }  // namespace exp3rt

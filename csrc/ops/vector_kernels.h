@@ -24,6 +24,18 @@ struct VectorKernels {
   // value + rest is x to about 16 bits
   void (*split_bfloat16)(const float* x, std::int64_t n, bfloat16* value, bfloat16* rest);
   void (*to_float)(const bfloat16* x, std::int64_t n, float* out);
+  // x = x H, H the Walsh-Hadamard matrix on each whole block of `block` numbers: a power of two, at least 16
+  void (*hadamard)(float* x, std::int64_t n, std::int64_t block);
+  // x[i] is about scale * (out[i] - 128), scale = max |x| / 127; returns it (NaN if any x is)
+  float (*quantize)(const float* x, std::int64_t n, std::uint8_t* out);
+  // x[i] is about scale * ((value[i] - 128) + (rest[i] - 128) / 254)
+  float (*quantize_split)(const float* x, std::int64_t n, std::uint8_t* value, std::uint8_t* rest);
+  // y[i] = row_scale * scale[i] * (sums[i] - offset[i]), for a row of a product in int8; y may be
+  // where the sums (int32) are
+  void (*dequantize)(const void* sums, const std::int32_t* offset, const float* scale, float row_scale, std::int64_t n,
+                     float* y);
+  // x = x + factor * y
+  void (*add_scaled)(float* x, float factor, const float* y, std::int64_t n);
   // One step of a streaming softmax over kBlockTokens scores (times log2(e)), the first `valid` of which count. The
   // scores become weights 2^(s - max), 0 where they do not count; *max and *sum are brought up to date.
   // Returns 2^(old max - new max): the factor for what was summed up before.

@@ -33,13 +33,16 @@ inline Floats load_some(const float* from, std::int64_t count) {
 
 inline void store(Floats v, float* to) { __builtin_memcpy(to, &v, sizeof v); }
 
-// As bf16: to nearest even; NaN stays NaN.
-inline void store(Floats v, bfloat16* to) {
+// To what the type that will hold it can hold: bf16 to nearest even, no NaN among the lanes.
+inline Floats rounded_to(const float*, Floats v) { return v; }
+inline Floats rounded_to(const bfloat16*, Floats v) {
   const Words bits = std::bit_cast<Words>(v);
-  const Words nearest = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  const Words quiet_nan = (bits >> 16) | 0x40u;
-  const Words rounded = (bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet_nan : nearest;
-  const Narrow narrow = __builtin_convertvector(rounded, Narrow);
+  return std::bit_cast<Floats>((bits + 0x7FFFu + ((bits >> 16) & 1u)) & 0xFFFF0000u);
+}
+
+// Lanes that are bf16 numbers already.
+inline void store(Floats v, bfloat16* to) {
+  const Narrow narrow = __builtin_convertvector(std::bit_cast<Words>(v) >> 16, Narrow);
   __builtin_memcpy(to, &narrow, sizeof narrow);
 }
 
@@ -84,7 +87,8 @@ inline Floats exp2_approx(Floats x) {
 // One step of a streaming softmax (Milakov and Gimelshein, arXiv 1805.02867): scores (times log2 e) of which the first
 // `valid` count become weights 2^(score - max), 0 where they do not count; *max and *sum are brought up to date.
 // Returns 2^(old max - new max), the factor for what was summed up before.
-template <int kVectors>
+// The weights are rounded to what an Element holds before they are summed, so that they are shares of one whole.
+template <typename Element, int kVectors>
 inline float softmax_step(Floats (&scores)[kVectors], int valid, float* max, float* sum) {
   constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const Floats none = Floats{} - __builtin_inff();
@@ -97,7 +101,7 @@ inline float softmax_step(Floats (&scores)[kVectors], int valid, float* max, flo
   const float new_max = *max > found ? *max : found;
   Floats block_sum = {};
   for (int i = 0; i < kVectors; ++i) {
-    scores[i] = exp2_approx(scores[i] - new_max);
+    scores[i] = rounded_to(static_cast<const Element*>(nullptr), exp2_approx(scores[i] - new_max));
     block_sum += scores[i];
   }
   const float factor = exp2_approx(Floats{} + (*max - new_max))[0];

@@ -7,7 +7,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['CandidateResult', 'CpuExecutor', 'ExecutorOptions', 'ExecutorStats', 'GroupResult', 'ModelConfig', 'RerankGroup', 'TensorEntry', 'cpu_isa', 'isa_at_least', 'pack_matrix', 'to_bf16']
+__all__: list[str] = ['CandidateResult', 'CpuExecutor', 'ExecutorOptions', 'ExecutorStats', 'GroupResult', 'ModelConfig', 'RerankGroup', 'TensorEntry', 'cpu_isa', 'isa_at_least', 'pack_matrix', 'pack_matrix_int8', 'to_bf16']
 class RerankGroup:
     """
     One user's prefix (token ids by segment) and the candidates' suffixes.
@@ -150,13 +150,17 @@ class CpuExecutor:
         ...
 def cpu_isa() -> str:
     """
-    none, avx2, avx512, avx512_bf16 or amx.
+    none, avx2, avx512, avx512_vnni, avx512_bf16 or amx.
     """
 def isa_at_least(have: str, need: str) -> bool:
     ...
 def pack_matrix(w: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], dtype: str) -> numpy.ndarray:
     """
     Packs W float32 [n, k] for y = x Wᵀ: [ceil(n / 64), padded k, 64], float32 ("fp32") or uint16 ("bf16").
+    """
+def pack_matrix_int8(w: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> tuple:
+    """
+    Quantizes W float32 [n, k], one scale a row, and packs it: int8 [ceil(n / 64), padded k, 64], the scales and the sums of each row's integers, both float32 [n].
     """
 def to_bf16(x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> numpy.typing.NDArray[numpy.uint16]:
     """

@@ -106,7 +106,7 @@ class Reranker:
 
         `name_or_path` is an engine directory; or a checkpoint directory, a GGUF file, a base student's name
         or a hub name, for which an engine is built once and kept in the cache. `dtype` is that of an engine
-        which is built, "bf16" or "fp32"; a finished engine has its own.
+        which is built, "bf16", "int8" or "fp32"; a finished engine has its own.
 
         Raises:
             EngineError: if the engine cannot be opened or cannot run here.

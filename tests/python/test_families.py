@@ -33,11 +33,12 @@ def test_logits_equal_the_reference(
     np.testing.assert_allclose(engine_logits(engine, prompts), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
-def test_bf16_is_near_the_reference(
-    family: str, tiny_checkpoint: Callable[[str], Path], tiny_engine: Callable[[str, str], Path]
+def test_narrow_types_are_near_the_reference(
+    family: str, dtype: str, tiny_checkpoint: Callable[[str], Path], tiny_engine: Callable[[str, str], Path]
 ) -> None:
-    engine = Engine.open(tiny_engine(family, "bf16"))
+    engine = Engine.open(tiny_engine(family, dtype))
     prompts = random_prompts(LENGTHS, SHARED, engine.manifest.model.vocab_size)
     expected = reference_logits(tiny_checkpoint(family), prompts)
     error = np.abs(engine_logits(engine, prompts, SHARED) - expected)

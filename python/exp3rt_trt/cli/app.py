@@ -31,6 +31,7 @@ class Dtype(str, Enum):
 
     fp32 = "fp32"
     bf16 = "bf16"
+    int8 = "int8"
 
 
 class Scale(str, Enum):

@@ -55,7 +55,7 @@ def build_engine(
     Args:
         model: Name of a base student, a checkpoint directory, a .gguf file, or a hub repository.
         out: The engine directory; an engine that is there is replaced.
-        dtype: Of the weights: "fp32" or "bf16".
+        dtype: Of the weights: "fp32", "bf16" or "int8".
         target: Kind of device: "cpu".
         progress: Called with the tensor being written, the bytes written and the bytes in all.
 

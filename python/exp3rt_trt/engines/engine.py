@@ -75,7 +75,7 @@ class Engine:
         Args:
             name_or_path: An engine directory, or what `build_engine` takes: the name of a base student, a
                 checkpoint directory, a .gguf file, a hub repository.
-            dtype: Of the weights of an engine that is built: "fp32" or "bf16".
+            dtype: Of the weights of an engine that is built: "fp32", "bf16" or "int8".
             progress: Of the build; see `build_engine`.
 
         Returns:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 32 << 20  # float32 rows that are in memory at a time
 PANEL = 64  # columns of a packed panel
-STORED = {"fp32": "F32", "bf16": "BF16"}
-PADDING = {"fp32": 16, "bf16": 32}  # a packed matrix's depth is rounded up to this
+STORED = {"fp32": "F32", "bf16": "BF16", "int8": "I8"}
+PADDING = {"fp32": 16, "bf16": 32, "int8": 64}  # a packed matrix's depth is rounded up to this
+INT8_MATRICES = ("o", "gate_up")  # the others in int8 cost too much accuracy (docs/accuracy.md)
+TABLES = {"fp32": "fp32", "bf16": "bf16", "int8": "bf16"}  # type of the embedding and the output matrix
 EMBEDDING = "model.embed_tokens.weight"
 OUTPUT = "lm_head.weight"
 IGNORED = ("rotary_emb.inv_freq",)  # buffers that old checkpoints carry; computed anew
@@ -68,7 +70,7 @@ def plan_weights(checkpoint: Checkpoint, dims: ModelDims, dtype: str) -> list[Pl
     Args:
         checkpoint: Checked by `check_tensors`.
         dims: Of the model.
-        dtype: "fp32" or "bf16".
+        dtype: "fp32", "bf16" or "int8".
 
     Returns:
         The plan; its chunks are read from the checkpoint when they are written.
@@ -81,11 +83,12 @@ def plan_weights(checkpoint: Checkpoint, dims: ModelDims, dtype: str) -> list[Pl
     inv_freq = rope.inverse_frequencies(dims.head_dim, dims.rope_theta, dims.rope_scaling)
     return [
         *(tensor for layer in layers for tensor in _layer_matrices(checkpoint, layer, dtype)),
-        _packed("lm_head", _Rows(checkpoint, (output,)), dtype),
+        _packed("lm_head", _Rows(checkpoint, (output,)), TABLES[dtype]),
+        *(tensor for layer in layers for tensor in _layer_scales(checkpoint, layer, dtype)),
         *(tensor for layer in layers for tensor in _layer_vectors(checkpoint, layer)),
         _vector("final_norm", _Rows(checkpoint, ("model.norm.weight",))),
         PlannedTensor("rope.inv_freq", "F32", inv_freq.shape, lambda: [inv_freq]),
-        PlannedTensor("embed", STORED[dtype], rows.shape, lambda: _rounded(rows, dtype)),
+        PlannedTensor("embed", STORED[TABLES[dtype]], rows.shape, lambda: _rounded(rows, TABLES[dtype])),
     ]
 
 
@@ -125,9 +128,23 @@ def _packed(name: str, rows: _Rows, dtype: str) -> PlannedTensor:
     padded = -(-depth // PADDING[dtype]) * PADDING[dtype]
 
     def chunks() -> Iterator[NDArray[Any]]:
+        if dtype == "int8":
+            return (_core.pack_matrix_int8(chunk)[0] for chunk in rows.chunks())
         return (_core.pack_matrix(chunk, dtype) for chunk in rows.chunks())
 
     return PlannedTensor(name, STORED[dtype], (-(-count // PANEL), padded, PANEL), chunks)
+
+
+def _scales(name: str, rows: _Rows) -> list[PlannedTensor]:
+    """What an int8 matrix needs beside its integers. They are quantized anew, so that nothing is kept."""
+
+    def part(index: int) -> Iterator[NDArray[np.float32]]:
+        return (_core.pack_matrix_int8(chunk)[index] for chunk in rows.chunks())
+
+    return [
+        PlannedTensor(f"{name}.scale", "F32", rows.shape[:1], lambda: part(1)),
+        PlannedTensor(f"{name}.sum", "F32", rows.shape[:1], lambda: part(2)),
+    ]
 
 
 def _vector(name: str, rows: _Rows) -> PlannedTensor:
@@ -139,6 +156,24 @@ def _rounded(rows: _Rows, dtype: str) -> Iterable[NDArray[Any]]:
 
 
 def _layer_matrices(checkpoint: Checkpoint, layer: int, dtype: str) -> list[PlannedTensor]:
+    matrices = _layer_rows(checkpoint, layer)
+    return [_packed(name, rows, _matrix_dtype(name, dtype)) for name, rows in matrices.items()]
+
+
+def _layer_scales(checkpoint: Checkpoint, layer: int, dtype: str) -> list[PlannedTensor]:
+    return [
+        tensor
+        for name, rows in _layer_rows(checkpoint, layer).items()
+        if _matrix_dtype(name, dtype) == "int8"
+        for tensor in _scales(name, rows)
+    ]
+
+
+def _matrix_dtype(name: str, dtype: str) -> str:
+    return dtype if name.rpartition(".")[2] in INT8_MATRICES else TABLES[dtype]
+
+
+def _layer_rows(checkpoint: Checkpoint, layer: int) -> dict[str, _Rows]:
     at = f"model.layers.{layer}."
     sources = {
         "qkv": [f"self_attn.{name}" for name in PROJECTIONS],
@@ -146,12 +181,10 @@ def _layer_matrices(checkpoint: Checkpoint, layer: int, dtype: str) -> list[Plan
         "gate_up": ["mlp.gate_proj", "mlp.up_proj"],
         "down": ["mlp.down_proj"],
     }
-    return [
-        _packed(
-            f"layers.{layer}.{name}", _Rows(checkpoint, tuple(f"{at}{part}.weight" for part in parts)), dtype
-        )
+    return {
+        f"layers.{layer}.{name}": _Rows(checkpoint, tuple(f"{at}{part}.weight" for part in parts))
         for name, parts in sources.items()
-    ]
+    }
 
 
 def _layer_vectors(checkpoint: Checkpoint, layer: int) -> list[PlannedTensor]:

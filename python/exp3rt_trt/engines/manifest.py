@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-DTYPES = ("fp32", "bf16")
+DTYPES = ("fp32", "bf16", "int8")
 DIGITS = tuple("0123456789")
 
 

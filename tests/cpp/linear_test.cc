@@ -1,0 +1,144 @@
+#include "ops/linear.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "operand.h"
+#include "ops/vector_kernels.h"
+
+namespace exp3rt {
+namespace {
+
+std::size_t z(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+// W[n, k] in int8, with what belongs to it.
+struct QuantizedOperand {
+  explicit QuantizedOperand(const RandomMatrix& w)
+      : matrix{.n = w.rows, .k = w.columns, .dtype = DataType::kInt8}, scales(z(w.rows)), offsets(z(w.rows)) {
+    auto* memory = buffer.get<std::int8_t>(matrix.num_bytes());
+    std::vector<float> sums(z(w.rows));
+    pack_int8(w.values.data(), w.rows, w.columns, memory, scales.data(), sums.data());
+    for (std::size_t i = 0; i < sums.size(); ++i) offsets[i] = 128 * static_cast<std::int32_t>(sums[i]);
+    matrix.data = memory;
+    matrix.scale = scales.data();
+    matrix.offset = offsets.data();
+  }
+  AlignedBuffer buffer;
+  PackedMatrix matrix;
+  std::vector<float> scales;
+  std::vector<std::int32_t> offsets;
+};
+
+// Rows [first, first + count) of x meet W.
+std::vector<float> run(const MatMul& product, const PackedMatrix& w, const RandomMatrix& x, int first, int count,
+                       bool precise) {
+  Activations input;
+  input.start(w.dtype, count, w.k, precise);
+  for (int i = 0; i < count; ++i) input.set(i, &x.values[z((first + i) * w.k)]);
+  std::vector<float> y(z(MatMul::padded_row_count(input.product_rows()) * w.n));
+  multiply(product, w, input, y.data());
+  y.resize(z(count * w.n));
+  return y;
+}
+
+// Root of the mean square of (y - x W), as a share of that of x W.
+double relative_error(const std::vector<float>& y, const RandomMatrix& x, const RandomMatrix& w) {
+  double error = 0, size = 0;
+  for (int row = 0; row < x.rows; ++row) {
+    for (int column = 0; column < w.rows; ++column) {
+      double sum = 0;
+      for (int i = 0; i < x.columns; ++i)
+        sum += static_cast<double>(x.at(row, i)) * static_cast<double>(w.at(column, i));
+      const double difference = static_cast<double>(y[z(row * w.rows + column)]) - sum;
+      error += difference * difference;
+      size += sum * sum;
+    }
+  }
+  return std::sqrt(error / size);
+}
+
+bool multiplies_int8() { return compute_type(DataType::kInt8) == DataType::kInt8; }
+
+}  // namespace
+
+TEST_CASE("linear: int8 is near the product, precise rows are nearer, and a large channel does no harm") {
+  if (!multiplies_int8()) return;
+  for (const auto& [k, n] : {std::pair{576, 100}, {1536, 64}, {48, 130}, {25, 20}}) {
+    RandomMatrix x(1, 20, k, DataType::kFloat32), w(2, n, k, DataType::kFloat32);
+    const bool turned = hadamard_block(k) > 0;
+    for (int row = 0; row < x.rows && turned; ++row) x.values[z(row * k + 3)] *= 50.0f;
+    const QuantizedOperand q(w);
+    const MatMul product(DataType::kInt8, k, n);
+    CHECK(relative_error(run(product, q.matrix, x, 0, 20, false), x, w) < (turned ? 0.02 : 0.03));
+    // What is left is the weights' own rounding.
+    RandomMatrix rounded(2, n, k, DataType::kFloat32);
+    for (int i = 0; i < n; ++i) q.matrix.copy_column(i, &rounded.values[z(i * k)]);
+    CHECK(relative_error(run(product, q.matrix, x, 0, 20, true), x, rounded) < 2e-4);
+  }
+}
+
+TEST_CASE("linear: a row has the same bits among any number of rows") {
+  for (const DataType dtype : {DataType::kFloat32, DataType::kBFloat16, DataType::kInt8}) {
+    if (compute_type(dtype) != dtype) continue;
+    const RandomMatrix x(3, 60, 96, DataType::kFloat32), w(4, 70, 96, DataType::kFloat32);
+    const QuantizedOperand int8(w);
+    const PackedOperand other(RandomMatrix(4, 70, 96, dtype == DataType::kInt8 ? DataType::kFloat32 : dtype));
+    const PackedMatrix& matrix = dtype == DataType::kInt8 ? int8.matrix : other.matrix;
+    const MatMul product(dtype, 96, 70);
+    for (const bool precise : {false, true}) {
+      const std::vector<float> all = run(product, matrix, x, 0, 60, precise);
+      for (int count = 1; count < 60; count += 7) {
+        const int first = 60 - count;
+        const std::vector<float> some = run(product, matrix, x, first, count, precise);
+        CHECK(std::memcmp(some.data(), &all[z(first * 70)], some.size() * sizeof(float)) == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("linear: a NaN among the activations is in every number that they make") {
+  if (!multiplies_int8()) return;
+  RandomMatrix x(5, 2, 64, DataType::kFloat32);
+  const RandomMatrix w(6, 64, 64, DataType::kFloat32);
+  x.values[7] = std::numeric_limits<float>::quiet_NaN();
+  const QuantizedOperand q(w);
+  const std::vector<float> y = run(MatMul(DataType::kInt8, 64, 64), q.matrix, x, 0, 2, false);
+  for (std::size_t i = 0; i < 64; ++i) {
+    CHECK(std::isnan(y[i]));
+    CHECK(std::isfinite(y[64 + i]));
+  }
+}
+
+TEST_CASE("linear: int8 widened to fp32 is the matrix that was packed") {
+  const RandomMatrix w(7, 70, 96, DataType::kFloat32);
+  const QuantizedOperand q(w);
+  const std::vector<float> wide = widen(q.matrix);
+  const PackedMatrix matrix{.data = wide.data(), .n = 70, .k = 96};
+  std::vector<float> column(96);
+  for (int i = 0; i < 70; ++i) {
+    matrix.copy_column(i, column.data());
+    for (int j = 0; j < 96; ++j) CHECK(column[z(j)] == doctest::Approx(w.at(i, j)).epsilon(0.02).scale(2));
+  }
+}
+
+TEST_CASE("hadamard: applied twice it gives back each whole block, and the rest is left alone") {
+  const RandomMatrix x(8, 1, 600, DataType::kFloat32);
+  for (const int block : {16, 64, 512}) {
+    std::vector<float> twice = x.values;
+    vector_kernels().hadamard(twice.data(), 600, block);
+    CHECK(twice[0] != x.values[0]);
+    vector_kernels().hadamard(twice.data(), 600, block);
+    for (int i = 0; i < 600; ++i) {
+      const float factor = i < 600 / block * block ? static_cast<float>(block) : 1.0f;
+      CHECK(twice[z(i)] == doctest::Approx(factor * x.values[z(i)]).epsilon(1e-4).scale(block));
+    }
+  }
+  CHECK(hadamard_block(576) == 64);
+  CHECK(hadamard_block(1536) == 512);
+  CHECK(hadamard_block(25) == 0);
+}
+
+}  // namespace exp3rt
