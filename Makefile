@@ -68,11 +68,14 @@ stub: $(STAMPS)/package $(STAMPS)/lint-tools
 # --- benchmarks ------------------------------------------------------------------------------------------------------
 
 # The peers' environments are made by hand: benchmarks/README.md. Without them: BENCH_PEERS="".
+# BENCH_ALSO: more engines of ours to compare, e.g. an int8 one.
 WORKLOAD ?=
 BENCH_PEERS ?= vllm openvino transformers llama_cpp
+BENCH_ALSO ?=
 
 bench-record: $(STAMPS)/test-tools $(ENGINE)/manifest.json
-	@$(BIN)/python benchmarks/record.py --engine $(ENGINE) --workload "$(WORKLOAD)" --only $(BENCH_PEERS)
+	@$(BIN)/python benchmarks/record.py --engine $(ENGINE) --workload "$(WORKLOAD)" --only $(BENCH_PEERS) \
+	    --also $(BENCH_ALSO)
 	@$(MAKE) --no-print-directory bench-report
 
 bench-report: $(STAMPS)/test-tools

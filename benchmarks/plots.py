@@ -54,13 +54,15 @@ def arrivals(record: Record) -> Figure:
 
 
 def scaling(record: Record) -> Figure:
-    """Plot time against each size, with the fitted line."""
+    """Plot time against each size, the fitted line, and dotted the operations at the best point's rate."""
     found = [axis for axis in record["axes"] if "fit" in axis]
     figure = Figure(figsize=(8, 2.8 * -(-len(found) // 2)))
     for number, axis in enumerate(found, start=1):
         axes = figure.add_subplot(-(-len(found) // 2), 2, number)
         x = [_position(axis, point) for point in axis["points"]]
         axes.plot(x, [point["seconds"] for point in axis["points"]], "o")
+        best = max(point["gflop_per_s"] for point in axis["points"])
+        axes.plot(x, [point["gflop"] / best for point in axis["points"]], ":", color="grey")
         ends = [min(x), max(x)]
         axes.plot(ends, [axis["fit"]["intercept_s"] + axis["fit"]["slope_s"] * end for end in ends], "-")
         for at, point in zip(x, axis["points"], strict=True):

@@ -39,6 +39,7 @@ def steps(args: argparse.Namespace) -> dict[str, list[list[str]]]:
     def compare(mode: str, sizes: Sequence[str], rounds: int) -> list[str]:
         given = [*workload, *sizes, "--rounds", str(rounds), "--reference", reference[mode]]
         given += ["--launcher", args.launcher] if args.launcher else []
+        given += ["--engine", args.engine, *args.also]  # once more: the last one counts
         if args.only:
             given += ["--peers", args.peers, "--only", *args.only]
         return script("compare.py", *given, out=f"compare-{mode}.json")
@@ -61,7 +62,7 @@ def steps(args: argparse.Namespace) -> dict[str, list[list[str]]]:
             [python, str(HERE / "record_latency.py"), raw, str(results / "latency.json")],
         ],
         "arrivals": [script("arrivals.py", "--users", "24", "--candidates", "4", out="arrivals.json")],
-        "scaling": [script("scaling.py", "--repeats", "1", out="scaling.json")],
+        "scaling": [script("scaling.py", out="scaling.json")],
         "roofline": [script("roofline.py", out="roofline.json")],
     }
 
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--engine", required=True)
+    parser.add_argument("--also", nargs="*", default=[], help="more engines of ours, for the comparison")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="what the engine was built from")
     parser.add_argument("--workload", required=True)
     parser.add_argument("--peers", default=str(HERE / "peers" / "peers.toml"))

@@ -120,7 +120,7 @@ def arrivals_section(record: Record) -> list[str]:
 
 def scaling_section(record: Record) -> list[str]:
     """Tell the straight lines."""
-    words = "Lines are fitted by least squares; the operations of a step come from `benchmarks/flops.py`."
+    words = "Lines are fitted by least squares; expected is the operations' slope at the axis's best rate."
     plot = "![scaling](plots/scaling.svg)"
     return [
         "## How cost grows",

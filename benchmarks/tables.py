@@ -17,7 +17,7 @@ COMPARED = (
     "max difference",
     "mean",
 )
-AXIS = ("axis", "range", "slope", "GFLOP a step", "GFLOP/s along the line", "R^2")
+AXIS = ("axis", "range", "slope", "expected slope", "GFLOP/s along the line", "R^2")
 
 
 def shown(value: float | None, digits: int = 2) -> str:
@@ -53,7 +53,7 @@ def axes_table(axes: Sequence[dict[str, Any]]) -> str:
     for axis in (each for each in axes if "fit" in each):
         line, points = axis["fit"], axis["points"]
         ends = " to ".join(str(points[i].get("model", points[i].get("size"))) for i in (0, -1))
-        unit = "a GFLOP" if axis["axis"] == "model" else "a step"
-        numbers = (shown(line["slope_gflop"], 3), shown(line["gflop_per_s"], 1), shown(line["r2"], 4))
-        rows.append([axis["axis"], ends, f"{line['slope_s'] * 1e3:.3f} ms {unit}", *numbers])
+        unit = "ms a GFLOP" if axis["axis"] == "model" else "ms"
+        slopes = (f"{line[name] * 1e3:.3f} {unit}" for name in ("slope_s", "expected_slope_s"))
+        rows.append([axis["axis"], ends, *slopes, shown(line["gflop_per_s"], 1), shown(line["r2"], 4)])
     return table(AXIS, rows)

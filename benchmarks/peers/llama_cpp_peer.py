@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_CONTEXT = 2048  # tokens of a sequence
-SEQUENCES = {"score": 1, "reason": 16}  # beside the prefix; measured, see README.md
+SEQUENCES = {"score": 1, "reason": 16}  # beside the prefix
 FLASH_ATTENTION = 1
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-BATCH = {"read": 8, "write": 32}  # candidates at a time; see README.md
+BATCH = {"read": 8, "write": 32}  # candidates at a time
 
 
 class Transformers:

@@ -191,3 +191,22 @@ def test_a_record_holds_no_texts(load: Callable[[str], ModuleType], tmp_path: Pa
     records.write_record(tmp_path / "out.json", {"base": {"prefix": 64}})
     assert records.percentile([3.0, 1.0, 2.0], 50) == 2.0
     assert records.percentile([float(i) for i in range(1, 101)], 99) == 99.0
+
+
+def test_all_records_are_asked_for(
+    load: Callable[[str], ModuleType], workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = load("record")
+    commands: list[list[str]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(record.subprocess, "run", lambda command, **_: commands.append(command))
+    given = ["--engine", "mine", "--also", "other", "--workload", str(workload), "--only", "vllm"]
+    record.main([*given, "--launcher", "nice"])
+    assert {command[0] for command in commands} == {sys.executable, "nice"}
+    scripts = {Path(word) for command in commands for word in command if word.endswith(".py")}
+    names = {"compare.py", "arrivals.py", "scaling.py", "roofline.py", "record_latency.py"}
+    assert scripts == {BENCHMARKS / name for name in names}
+    results = {Path(command[-1]).stem for command in commands if command[-2] == "--json"}
+    assert {"arrivals", "scaling", "roofline"} <= results
+    with pytest.raises(SystemExit, match="no such file"):
+        record.main(["--engine", "mine", "--workload", "nowhere"])
