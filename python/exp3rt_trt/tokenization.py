@@ -43,10 +43,11 @@ class PromptTokenizer:
 
     def __init__(self, path: Path) -> None:
         try:
-            description = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            description = json.loads(text)
             self._special_ids = {token["id"] for token in description.get("added_tokens", ())}
-            self._control = _load(description)
-            self._text = _load({**description, "added_tokens": []})
+            self._control = _load(text)
+            self._text = _load(json.dumps({**description, "added_tokens": []}))
         except Exception as error:  # tokenizers raises plain Exception
             raise EngineError(f"{path}: not a usable tokenizer: {error}") from error
         plain, anchored = self._ids(self._text, ["x"]), self._ids(self._text, [_ANCHOR + "x"])
@@ -163,8 +164,11 @@ class PromptTokenizer:
         return tuple(tokens[-1] for tokens in with_labels)
 
 
-def _load(description: dict[str, object]) -> Tokenizer:
-    return Tokenizer.from_str(json.dumps({**description, "truncation": None, "padding": None}))
+def _load(description: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(description)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _check_unicode(text: str, where: str) -> None:
