@@ -80,8 +80,9 @@ void Llama::forward(const Batch& batch, const KvStorage& kv, float* hidden) {
     write_query_key_value(0, panel, kv.layer(0));
   });
   const int last = config_.num_layers - 1;
+  const std::vector<AttentionTile> tiles = attention_.tiles(batch, num_threads_);
   for (int l = 0; l < last; ++l) {
-    attend(batch, kv.layer(l));
+    attend(tiles, kv.layer(l));
     for_panels([&](Panel panel) {
       finish_layer(layers_[z(l)], panel);
       write_query_key_value(l + 1, panel, kv.layer(l + 1));
@@ -89,7 +90,8 @@ void Llama::forward(const Batch& batch, const KvStorage& kv, float* hidden) {
   }
   const Batch outputs = batch.outputs_only();
   keep_outputs(batch);
-  attend(outputs, kv.layer(last));
+  cut_panels(outputs);
+  attend(attention_.tiles(outputs, num_threads_), kv.layer(last));
   for_panels([&](Panel panel) {
     finish_layer(layers_[z(last)], panel);
     write_hidden(panel, hidden);
@@ -101,8 +103,7 @@ void Llama::for_panels(Fn&& fn) const {
   parallel_for(num_threads_, static_cast<std::int64_t>(panels_.size()), [&](std::int64_t i) { fn(panels_[z(i)]); });
 }
 
-void Llama::attend(const Batch& batch, const KvLayer& kv) {
-  const std::vector<AttentionTile> tiles = attention_.tiles(batch, num_threads_);
+void Llama::attend(const std::vector<AttentionTile>& tiles, const KvLayer& kv) {
   const auto num_tiles = static_cast<std::int64_t>(tiles.size());
   parallel_for(num_threads_, num_tiles * config_.num_kv_heads, [&](std::int64_t i) {
     const int head = static_cast<int>(i / num_tiles);
@@ -110,11 +111,10 @@ void Llama::attend(const Batch& batch, const KvLayer& kv) {
   });
 }
 
-// From here on, row i of the work is that of the batch's output i. Every key is written by now, so no other row counts.
+// Moves the batch's output i to row i of the work. Every key is written by now, so no other row counts.
 void Llama::keep_outputs(const Batch& batch) {
   const std::size_t query_bytes = z(shape_.group() * shape_.score_dim()) * size_of(shape_.dtype);
   const std::size_t hidden = z(config_.hidden_size);
-  int num_precise = 0;
   for (std::size_t i = 0; i < batch.outputs.size(); ++i) {
     const std::size_t row = z(batch.outputs[i].row);  // i <= row: nothing is overwritten that is still to be moved
     std::copy_n(residual_ + row * hidden, hidden, residual_ + i * hidden);
@@ -122,15 +122,13 @@ void Llama::keep_outputs(const Batch& batch) {
       std::byte* queries = queries_ + z(head) * query_stride_;
       std::copy_n(queries + row * query_bytes, query_bytes, queries + i * query_bytes);
     }
-    if (batch.outputs[i].row < batch.num_precise_rows) ++num_precise;
   }
-  cut_panels(static_cast<int>(batch.outputs.size()), num_precise);
 }
 
 // Cuts the batch into panels and makes room for it.
 void Llama::prepare(const Batch& batch) {
   const int rows = batch.num_rows();
-  cut_panels(rows, batch.num_precise_rows);
+  cut_panels(batch);
 
   slots_.resize(z(rows));
   for (const BatchSlice& slice : batch.slices) {
@@ -149,11 +147,10 @@ void Llama::prepare(const Batch& batch) {
   sine_ = sine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
 }
 
-void Llama::cut_panels(int num_rows, int num_precise) {
-  if (shape_.dtype == DataType::kFloat32) num_precise = 0;
+void Llama::cut_panels(const Batch& batch) {
   panels_.clear();
-  add_panels(0, num_precise, true);
-  add_panels(num_precise, num_rows, false);
+  add_panels(0, batch.num_precise_rows, true);
+  add_panels(batch.num_precise_rows, batch.num_rows(), false);
 }
 
 // Panels of nearly the same size, as many as give every thread the same number of them.

@@ -17,8 +17,8 @@ namespace exp3rt {
 // The decoder of the Llama family: Llama 2 and 3, SmolLM2, Mistral, Qwen2 (bias on q, k, v), Qwen3 (norm on q and k).
 //
 // A forward pass runs over panels of rows that fit the cache; for each layer, all threads meet twice: once when every
-// key of the batch is written, once when every row has attended. The last layer attends
-// and goes on with the rows that have outputs alone.
+// key of the batch is written, once when every row has attended. The last layer attends and goes on with
+// the rows that have outputs alone.
 class Llama {
  public:
   Llama(Weights& weights, const ModelConfig& config, int num_threads);
@@ -57,13 +57,13 @@ class Llama {
   void normalize_heads(const float* weight, float* heads, int count) const;
   template <typename Fn>
   void for_panels(Fn&& fn) const;
-  void attend(const Batch& batch, const KvLayer& kv);
+  void attend(const std::vector<AttentionTile>& tiles, const KvLayer& kv);
   void keep_outputs(const Batch& batch);
   void finish_layer(const Layer& layer, Panel panel);
   void write_hidden(Panel panel, float* hidden) const;
   void attention_output(const Layer& layer, Panel panel);
   void mlp(const Layer& layer, Panel panel);
-  void cut_panels(int num_rows, int num_precise);
+  void cut_panels(const Batch& batch);
   void add_panels(int begin, int end, bool precise);
   void set_normed(const float* weight, Panel panel, DataType dtype, Activations& input) const;
   void add_to_residual(Panel panel, const float* y);

@@ -188,7 +188,7 @@ void Attention::attend_by_products(State& state, int first, int count, const std
     const auto row = static_cast<std::size_t>(first + i);
     const auto at = static_cast<std::size_t>(i);
     float* row_scores = scores + at * kBlockTokens;
-    factors[at] = kernels.softmax_block(row_scores, valid[at], &state.max[row], &state.weight[row]);
+    factors[at] = kernels.softmax_block(dtype, row_scores, valid[at], &state.max[row], &state.weight[row]);
     store(dtype, row_scores, kBlockTokens, weights + at * kBlockTokens * size_of(dtype));
   }
   values_(weights, {values, shape_.head_dim, kBlockTokens, dtype}, part, count);

@@ -165,16 +165,12 @@ void dequantize(const void* sums, const std::int32_t* offset, const float* scale
   }
 }
 
-void add_scaled(float* x, float factor, const float* y, std::int64_t n) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) x[i] += factor * y[i];
-}
-
-float softmax_block(float* scores, int valid, float* max, float* sum) {
+float softmax_block(DataType dtype, float* scores, int valid, float* max, float* sum) {
   constexpr int kVectors = kBlockTokens / kLanes;
   Floats block[kVectors];
   for (int i = 0; i < kVectors; ++i) block[i] = load(scores + i * kLanes);
-  const float factor = softmax_step<float>(block, valid, max, sum);
+  const float factor = dtype == DataType::kBFloat16 ? softmax_step<bfloat16>(block, valid, max, sum)
+                                                    : softmax_step<float>(block, valid, max, sum);
   for (int i = 0; i < kVectors; ++i) store(block[i], scores + i * kLanes);
   return factor;
 }
@@ -184,8 +180,8 @@ float softmax_block(float* scores, int valid, float* max, float* sum) {
 // Named by its instruction set; vector_dispatch.cc chooses.
 extern const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS);
 const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS) = {
-    rms_norm, rotate,   swiglu,   scale_add,      scale,      dot,        round_to_bfloat16, split_bfloat16,
-    widen,    hadamard, quantize, quantize_split, dequantize, add_scaled, softmax_block,
+    rms_norm,       rotate, swiglu,   scale_add, scale,          dot,        round_to_bfloat16,
+    split_bfloat16, widen,  hadamard, quantize,  quantize_split, dequantize, softmax_block,
 };
 
 }  // namespace exp3rt

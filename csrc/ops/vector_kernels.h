@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "core/types.h"
 #include "ops/bfloat16.h"
 
 namespace exp3rt {
@@ -34,12 +35,10 @@ struct VectorKernels {
   // where the sums (int32) are
   void (*dequantize)(const void* sums, const std::int32_t* offset, const float* scale, float row_scale, std::int64_t n,
                      float* y);
-  // x = x + factor * y
-  void (*add_scaled)(float* x, float factor, const float* y, std::int64_t n);
   // One step of a streaming softmax over kBlockTokens scores (times log2(e)), the first `valid` of which count. The
-  // scores become weights 2^(s - max), 0 where they do not count; *max and *sum are brought up to date.
-  // Returns 2^(old max - new max): the factor for what was summed up before.
-  float (*softmax_block)(float* scores, int valid, float* max, float* sum);
+  // scores become weights 2^(s - max), rounded to `dtype` (fp32 or bf16), 0 where they do not count; *max and *sum are
+  // brought up to date. Returns 2^(old max - new max): the factor for what was summed up before.
+  float (*softmax_block)(DataType dtype, float* scores, int valid, float* max, float* sum);
 };
 
 const VectorKernels& vector_kernels();  // the best for cpu_isa()

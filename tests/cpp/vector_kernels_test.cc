@@ -87,7 +87,7 @@ TEST_CASE("vector kernels: a NaN stays one through conversion and softmax") {
     std::vector<float> scores(kBlockTokens, 1.0f);
     scores[3] = nan;
     float max = -std::numeric_limits<float>::infinity(), sum = 0;
-    kernels->softmax_block(scores.data(), kBlockTokens, &max, &sum);
+    kernels->softmax_block(DataType::kFloat32, scores.data(), kBlockTokens, &max, &sum);
     CHECK(std::isnan(sum));
   }
 }
@@ -106,7 +106,7 @@ TEST_CASE("vector kernels: softmax block by block equals the softmax of all, key
       if (counts[b] < kBlockTokens)
         block[static_cast<std::size_t>(counts[b])] = std::numeric_limits<float>::quiet_NaN();
       const auto original = block;
-      const double factor = approx(kernels->softmax_block(block.data(), counts[b], &max, &sum));
+      const double factor = approx(kernels->softmax_block(DataType::kFloat32, block.data(), counts[b], &max, &sum));
       for (double& weight : weights) weight *= factor;
       for (int i = 0; i < kBlockTokens; ++i) {
         const auto at = static_cast<std::size_t>(i);

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import tiny_models
+from rank_cases import open_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from exp3rt_trt import Reranker
     from transformers import PreTrainedTokenizerBase
 
 USERS_CACHE = os.environ.get("EXP3RT_TRT_CACHE")
@@ -99,3 +101,16 @@ def base_student_reference_tokenizer(base_student_gguf: Path) -> PreTrainedToken
     names = (base_student_gguf.parent, base_student_gguf.name)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(names[0], gguf_file=names[1])
     return tokenizer
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_engine: Callable[[str, str], Path]) -> Path:
+    """Gives the engine that most tests of ranking use."""
+    return tiny_engine("llama", "fp32")
+
+
+@pytest.fixture(scope="module")
+def reranker(engine: Path) -> Iterator[Reranker]:
+    """Gives a Reranker of `engine`, shared by the tests of a file."""
+    with open_(engine) as made:
+        yield made

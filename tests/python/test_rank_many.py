@@ -7,21 +7,10 @@ from typing import Any
 
 import pytest
 from exp3rt_trt import InvalidInputError, Reranker, UserProfile
-from rank_cases import ITEMS, USER, open_, ratings, reasons
+from rank_cases import ITEMS, USER, ratings, reasons
 
 TinyEngine = Callable[[str, str], Path]
 MODES = pytest.mark.parametrize("mode", ["score", "reason"])
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_engine: TinyEngine) -> Path:
-    return tiny_engine("llama", "fp32")
-
-
-@pytest.fixture(scope="module")
-def reranker(engine: Path) -> Iterator[Reranker]:
-    with open_(engine) as made:
-        yield made
 
 
 @MODES

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,6 @@ from rank_cases import ITEMS, TOLERANCE, USER, open_, ratings, reasons
 TinyEngine = Callable[[str, str], Path]
 FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MODES = pytest.mark.parametrize("mode", ["score", "reason"])
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_engine: TinyEngine) -> Path:
-    return tiny_engine("llama", "fp32")
-
-
-@pytest.fixture(scope="module")
-def reranker(engine: Path) -> Iterator[Reranker]:
-    with open_(engine) as made:
-        yield made
 
 
 @MODES

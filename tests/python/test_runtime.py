@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,6 @@ from exp3rt_trt import EngineError, Reranker
 from rank_cases import ITEMS, USER, open_, ratings
 
 TinyEngine = Callable[[str, str], Path]
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_engine: TinyEngine) -> Path:
-    return tiny_engine("llama", "fp32")
-
-
-@pytest.fixture(scope="module")
-def reranker(engine: Path) -> Iterator[Reranker]:
-    with open_(engine) as made:
-        yield made
 
 
 def test_two_rerankers_in_one_process(engine: Path, tiny_engine: TinyEngine) -> None:
