@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Tokenizer
@@ -43,13 +42,13 @@ class PromptTokenizer:
 
     def __init__(self, path: Path) -> None:
         try:
-            text = path.read_text(encoding="utf-8")
-            description = json.loads(text)
-            self._special_ids = {token["id"] for token in description.get("added_tokens", ())}
-            self._control = _load(text)
-            self._text = _load(json.dumps({**description, "added_tokens": []}))
+            self._control = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception
             raise EngineError(f"{path}: not a usable tokenizer: {error}") from error
+        self._control.no_truncation()
+        self._control.no_padding()
+        self._special_ids = set(self._control.get_added_tokens_decoder())
+        self._text = _without_added_tokens(self._control)
         plain, anchored = self._ids(self._text, ["x"]), self._ids(self._text, [_ANCHOR + "x"])
         self._anchors = anchored[0][-len(plain[0]) :] != plain[0] or len(anchored[0]) > len(plain[0]) + 1
 
@@ -164,11 +163,12 @@ class PromptTokenizer:
         return tuple(tokens[-1] for tokens in with_labels)
 
 
-def _load(description: str) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(description)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    plain = Tokenizer(tokenizer.model)  # the model itself, which takes long to read, is shared
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if getattr(tokenizer, part) is not None:
+            setattr(plain, part, getattr(tokenizer, part))
+    return plain
 
 
 def _check_unicode(text: str, where: str) -> None:
