@@ -12,26 +12,9 @@ namespace exp3rt {
 namespace {
 
 constexpr int kMaxPanelRows = 64;  // activations of a panel stay in the L2 cache
-constexpr int kMinPanelRows = 16;  // fewer rows waste the product kernels
+constexpr int kMinPanelRows = 32;  // of a thread by itself: fewer waste the product kernels, and memory's bandwidth
 
 std::size_t z(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-MatMul product_with(const PackedMatrix& w) { return {w.dtype, w.k, w.n}; }
-
-// Of one thread, for one panel.
-struct Workspace {
-  Activations input;
-  AlignedBuffer output;
-  // Of a product with a panel: [padded rows, width]
-  float* output_of(std::int64_t width) {
-    return output.get<float>(z(MatMul::padded_row_count(input.product_rows()) * width));
-  }
-};
-
-Workspace& workspace() {
-  thread_local Workspace space;
-  return space;
-}
 
 }  // namespace
 
@@ -44,10 +27,9 @@ Llama::Llama(Weights& weights, const ModelConfig& config, int num_threads)
       inv_freq_(weights.vector("rope.inv_freq", config.head_dim / 2)),
       layers_(load_layers(weights, config)),
       attention_(shape_),
-      qkv_(product_with(layers_.front().qkv)),
-      o_(product_with(layers_.front().o)),
-      gate_up_(product_with(layers_.front().gate_up)),
-      down_(product_with(layers_.front().down)) {}
+      workspaces_(z(num_threads)) {
+  make_workspaces();
+}
 
 std::vector<Llama::Layer> Llama::load_layers(Weights& weights, const ModelConfig& config) {
   std::vector<Layer> layers;
@@ -71,36 +53,57 @@ Llama::Layer Llama::load_layer(Weights& weights, const ModelConfig& config, int 
   };
 }
 
+void Llama::make_workspaces() {
+  const Layer& layer = layers_.front();
+  std::size_t input = 0;
+  std::int64_t width = 0;
+  for (const PackedMatrix* w : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+    input = std::max(input, Activations::num_bytes(w->dtype, kMaxPanelRows, w->k, true));
+    width = std::max(width, w->n);
+  }
+  for (Workspace& space : workspaces_) {
+    space.input.get<std::byte>(input);
+    space.output.get<float>(z(padded_row_count(2 * kMaxPanelRows) * width));
+  }
+}
+
 void Llama::forward(const Batch& batch, const KvStorage& kv, float* hidden) {
   prepare(batch);
   parallel_for(num_threads_, static_cast<std::int64_t>(batch.fresh_blocks.size()),
                [&](std::int64_t i) { kv.refresh(batch.fresh_blocks[z(i)]); });
-  for_panels([&](Panel panel) {
-    embed(batch, panel);
-    write_query_key_value(0, panel, kv.layer(0));
+  for_panels([&](Panel panel, Team team) {
+    embed(batch, panel, team);
+    write_query_key_value(0, panel, team, kv.layer(0));
   });
   const int last = config_.num_layers - 1;
   const std::vector<AttentionTile> tiles = attention_.tiles(batch, num_threads_);
   for (int l = 0; l < last; ++l) {
     attend(tiles, kv.layer(l));
-    for_panels([&](Panel panel) {
-      finish_layer(layers_[z(l)], panel);
-      write_query_key_value(l + 1, panel, kv.layer(l + 1));
+    for_panels([&](Panel panel, Team team) {
+      finish_layer(layers_[z(l)], panel, team);
+      write_query_key_value(l + 1, panel, team, kv.layer(l + 1));
     });
   }
   const Batch outputs = batch.outputs_only();
   keep_outputs(batch);
   cut_panels(outputs);
   attend(attention_.tiles(outputs, num_threads_), kv.layer(last));
-  for_panels([&](Panel panel) {
-    finish_layer(layers_[z(last)], panel);
-    write_hidden(panel, hidden);
+  for_panels([&](Panel panel, Team team) {
+    finish_layer(layers_[z(last)], panel, team);
+    write_hidden(panel, team, hidden);
   });
 }
 
 template <typename Fn>
 void Llama::for_panels(Fn&& fn) const {
-  parallel_for(num_threads_, static_cast<std::int64_t>(panels_.size()), [&](std::int64_t i) { fn(panels_[z(i)]); });
+  if (in_team_) {
+    in_team(num_threads_, [&](Team team) {
+      for (const Panel panel : panels_) fn(panel, team);
+    });
+  } else {
+    const auto count = static_cast<std::int64_t>(panels_.size());
+    parallel_for(num_threads_, count, [&](std::int64_t i) { fn(panels_[z(i)], Team()); });
+  }
 }
 
 void Llama::attend(const std::vector<AttentionTile>& tiles, const KvLayer& kv) {
@@ -140,7 +143,7 @@ void Llama::prepare(const Batch& batch) {
 
   const std::size_t query_bytes = z(shape_.score_dim()) * size_of(shape_.dtype);
   residual_ = residual_buffer_.get<float>(z(rows) * z(config_.hidden_size));
-  query_stride_ = z(round_up(rows * shape_.group() + MatMul::kMaxRows, 64)) * query_bytes;
+  query_stride_ = z(round_up(rows * shape_.group() + kMaxProductRows, 64)) * query_bytes;
   queries_ = query_buffer_.get<std::byte>(query_stride_ * z(config_.num_kv_heads));
   attended_ = attended_buffer_.get<float>(z(rows) * z(config_.attention_size()));
   cosine_ = cosine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
@@ -148,27 +151,29 @@ void Llama::prepare(const Batch& batch) {
 }
 
 void Llama::cut_panels(const Batch& batch) {
+  in_team_ = num_threads_ > 1 && batch.num_rows() < num_threads_ * kMinPanelRows;
   panels_.clear();
   add_panels(0, batch.num_precise_rows, true);
   add_panels(batch.num_precise_rows, batch.num_rows(), false);
 }
 
-// Panels of nearly the same size, as many as give every thread the same number of them.
+// Panels of nearly the same size; threads that work alone get the same number of them each.
 void Llama::add_panels(int begin, int end, bool precise) {
   const int rows = end - begin;
-  const int most = std::max(1, rows / kMinPanelRows);
   const int fewest = static_cast<int>(ceil_div(rows, kMaxPanelRows));
-  const int count = std::min(most, static_cast<int>(round_up(fewest, num_threads_)));
+  const int most = std::max(1, rows / kMinPanelRows);
+  const int count =
+      in_team_ ? fewest : std::max(fewest, std::min(most, static_cast<int>(round_up(fewest, num_threads_))));
   for (int i = 0; i < count; ++i) {
     const int row = begin + rows * i / count;
     panels_.push_back({row, begin + rows * (i + 1) / count - row, precise});
   }
 }
 
-void Llama::embed(const Batch& batch, Panel panel) {
+void Llama::embed(const Batch& batch, Panel panel, Team team) {
   const std::size_t hidden = z(config_.hidden_size);
   const std::size_t half = z(config_.head_dim / 2);
-  for (int row = panel.first_row; row < panel.first_row + panel.num_rows; ++row) {
+  for (const int row : rows_of(panel, team)) {
     const std::byte* from = embed_ + z(batch.tokens[z(row)]) * hidden * size_of(config_.table_dtype());
     load(config_.table_dtype(), from, config_.hidden_size, residual_ + z(row) * hidden);
     const auto position = static_cast<float>(batch.positions[z(row)]);
@@ -180,14 +185,12 @@ void Llama::embed(const Batch& batch, Panel panel) {
   }
 }
 
-void Llama::write_query_key_value(int layer_index, Panel panel, const KvLayer& kv) {
+void Llama::write_query_key_value(int layer_index, Panel panel, Team team, const KvLayer& kv) {
   const Layer& layer = layers_[z(layer_index)];
-  Workspace& space = workspace();
-  set_normed(layer.attn_norm, panel, layer.qkv.dtype, space.input);
-  float* output = space.output_of(config_.qkv_size());
-  multiply(qkv_, layer.qkv, space.input, output);
-  for (int i = 0; i < panel.num_rows; ++i) {
-    place_row(layer, panel.first_row + i, output + z(i) * z(config_.qkv_size()), kv);
+  float* output = product(layer.qkv, normed(layer.attn_norm, layer.qkv, panel, team), team);
+  team.meet();
+  for (const int row : rows_of(panel, team)) {
+    place_row(layer, row, output + z(row - panel.first_row) * z(layer.qkv.n), kv);
   }
 }
 
@@ -225,60 +228,73 @@ void Llama::normalize_heads(const float* weight, float* heads, int count) const 
   }
 }
 
-void Llama::attention_output(const Layer& layer, Panel panel) {
-  Workspace& space = workspace();
-  const int width = config_.attention_size();
-  space.input.start(layer.o.dtype, panel.num_rows, width, panel.precise);
-  for (int i = 0; i < panel.num_rows; ++i) space.input.set(i, attended_ + z(panel.first_row + i) * z(width));
-  float* output = space.output_of(config_.hidden_size);
-  multiply(o_, layer.o, space.input, output);
-  add_to_residual(panel, output);
+void Llama::attention_output(const Layer& layer, Panel panel, Team team) {
+  Activations input = input_of(layer.o, panel);
+  for (const int row : rows_of(panel, team)) input.set(row - panel.first_row, attended_ + z(row) * z(layer.o.k));
+  add_product_to_residual(layer.o, input, panel, team);
 }
 
-void Llama::mlp(const Layer& layer, Panel panel) {
-  Workspace& space = workspace();
+void Llama::mlp(const Layer& layer, Panel panel, Team team) {
   const int inner = config_.intermediate_size;
-  set_normed(layer.mlp_norm, panel, layer.gate_up.dtype, space.input);
-  float* output = space.output_of(std::max(2 * inner, config_.hidden_size));
-  multiply(gate_up_, layer.gate_up, space.input, output);
-  space.input.start(layer.down.dtype, panel.num_rows, inner, panel.precise);
-  for (int i = 0; i < panel.num_rows; ++i) {
-    float* gate = output + z(i) * 2 * z(inner);
+  float* output = product(layer.gate_up, normed(layer.mlp_norm, layer.gate_up, panel, team), team);
+  team.meet();
+  Activations input = input_of(layer.down, panel);
+  for (const int row : rows_of(panel, team)) {
+    const int i = row - panel.first_row;
+    float* gate = output + z(i) * z(layer.gate_up.n);
     vector_kernels().swiglu(gate, gate + inner, inner);
-    space.input.set(i, gate);
+    input.set(i, gate);
   }
-  multiply(down_, layer.down, space.input, output);
-  add_to_residual(panel, output);
+  add_product_to_residual(layer.down, input, panel, team);
 }
 
-void Llama::finish_layer(const Layer& layer, Panel panel) {
-  attention_output(layer, panel);
-  mlp(layer, panel);
+void Llama::finish_layer(const Layer& layer, Panel panel, Team team) {
+  attention_output(layer, panel, team);
+  mlp(layer, panel, team);
 }
 
-void Llama::write_hidden(Panel panel, float* hidden) const {
+void Llama::write_hidden(Panel panel, Team team, float* hidden) const {
   const std::size_t size = z(config_.hidden_size);
-  for (std::size_t row = z(panel.first_row); row < z(panel.first_row + panel.num_rows); ++row) {
-    vector_kernels().rms_norm(residual_ + row * size, final_norm_, config_.rms_norm_eps, config_.hidden_size,
-                              hidden + row * size);
+  for (const int row : rows_of(panel, team)) {
+    vector_kernels().rms_norm(residual_ + z(row) * size, final_norm_, config_.rms_norm_eps, config_.hidden_size,
+                              hidden + z(row) * size);
   }
 }
 
-void Llama::set_normed(const float* weight, Panel panel, DataType dtype, Activations& input) const {
+// The panel's input to products, in the workspace of those who work on it.
+Activations Llama::input_of(const PackedMatrix& w, Panel panel) {
+  return {w.dtype, panel.num_rows, w.k, panel.precise, workspace().input.get<std::byte>(0)};
+}
+
+Activations Llama::normed(const float* weight, const PackedMatrix& w, Panel panel, Team team) {
   thread_local AlignedBuffer buffer;
-  const int hidden = config_.hidden_size;
-  float* normed = buffer.get<float>(z(hidden));
-  input.start(dtype, panel.num_rows, hidden, panel.precise);
-  for (int i = 0; i < panel.num_rows; ++i) {
-    const float* row = residual_ + z(panel.first_row + i) * z(hidden);
-    vector_kernels().rms_norm(row, weight, config_.rms_norm_eps, hidden, normed);
-    input.set(i, normed);
+  float* normed = buffer.get<float>(z(w.k));
+  Activations input = input_of(w, panel);
+  for (const int row : rows_of(panel, team)) {
+    vector_kernels().rms_norm(residual_ + z(row) * z(w.k), weight, config_.rms_norm_eps, w.k, normed);
+    input.set(row - panel.first_row, normed);
   }
+  return input;
 }
 
-void Llama::add_to_residual(Panel panel, const float* y) {
-  const auto count = static_cast<std::int64_t>(panel.num_rows) * config_.hidden_size;
-  vector_kernels().scale_add(residual_ + z(panel.first_row) * z(config_.hidden_size), 1.0f, y, count);
+// x W, [panel rows, w.n], of which each member of the team computes some columns as soon as x is whole.
+float* Llama::product(const PackedMatrix& w, const Activations& x, Team team) {
+  float* y = workspace().output.get<float>(0);
+  team.meet();
+  multiply(w, x, team.share(w.num_panels()), y);
+  return y;
+}
+
+void Llama::add_product_to_residual(const PackedMatrix& w, const Activations& x, Panel panel, Team team) {
+  const float* y = product(w, x, team);
+  const Range panels = team.share(w.num_panels());  // the columns that this member has
+  const std::int64_t begin = panels.begin * kPanelColumns;
+  const std::int64_t size = std::min(panels.end * kPanelColumns, w.n) - begin;
+  for (int i = 0; i < panel.num_rows; ++i) {
+    float* residual = residual_ + z(panel.first_row + i) * z(w.n);
+    vector_kernels().scale_add(residual + begin, 1.0f, y + z(i) * z(w.n) + begin, size);
+  }
+  team.meet();
 }
 
 }  // namespace exp3rt

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,7 @@
 #include "ops/aligned_buffer.h"
 #include "ops/attention.h"
 #include "ops/linear.h"
-#include "ops/matmul.h"
+#include "ops/parallel.h"
 
 namespace exp3rt {
 
@@ -19,6 +20,9 @@ namespace exp3rt {
 // A forward pass runs over panels of rows that fit the cache; for each layer, all threads meet twice: once when every
 // key of the batch is written, once when every row has attended. The last layer attends and goes on with
 // the rows that have outputs alone.
+//
+// Of many rows, each thread takes whole panels. Few rows (reasoning) are the work of all threads as a team: they share
+// the rows between products, and the columns of a product, so that each weight is read by one thread only.
 class Llama {
  public:
   Llama(Weights& weights, const ModelConfig& config, int num_threads);
@@ -47,26 +51,40 @@ class Llama {
     BlockId block;
     int index;  // token within the block
   };
+  // What a panel is computed in, by one thread or by a team.
+  struct Workspace {
+    AlignedBuffer input, output;
+  };
 
   static std::vector<Layer> load_layers(Weights& weights, const ModelConfig& config);
   static Layer load_layer(Weights& weights, const ModelConfig& config, int index);
+  void make_workspaces();
   void prepare(const Batch& batch);
-  void embed(const Batch& batch, Panel panel);
-  void write_query_key_value(int layer, Panel panel, const KvLayer& kv);
+  void embed(const Batch& batch, Panel panel, Team team);
+  void write_query_key_value(int layer, Panel panel, Team team, const KvLayer& kv);
   void place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv);
   void normalize_heads(const float* weight, float* heads, int count) const;
   template <typename Fn>
   void for_panels(Fn&& fn) const;
   void attend(const std::vector<AttentionTile>& tiles, const KvLayer& kv);
   void keep_outputs(const Batch& batch);
-  void finish_layer(const Layer& layer, Panel panel);
-  void write_hidden(Panel panel, float* hidden) const;
-  void attention_output(const Layer& layer, Panel panel);
-  void mlp(const Layer& layer, Panel panel);
+  void finish_layer(const Layer& layer, Panel panel, Team team);
+  void write_hidden(Panel panel, Team team, float* hidden) const;
+  void attention_output(const Layer& layer, Panel panel, Team team);
+  void mlp(const Layer& layer, Panel panel, Team team);
   void cut_panels(const Batch& batch);
   void add_panels(int begin, int end, bool precise);
-  void set_normed(const float* weight, Panel panel, DataType dtype, Activations& input) const;
-  void add_to_residual(Panel panel, const float* y);
+  Workspace& workspace() { return workspaces_[in_team_ ? 0 : static_cast<std::size_t>(omp_get_thread_num())]; }
+  // This member's rows of the batch
+  static auto rows_of(Panel panel, Team team) {
+    const Range share = team.share(panel.num_rows);
+    return std::views::iota(panel.first_row + static_cast<int>(share.begin),
+                            panel.first_row + static_cast<int>(share.end));
+  }
+  Activations input_of(const PackedMatrix& w, Panel panel);
+  Activations normed(const float* weight, const PackedMatrix& w, Panel panel, Team team);
+  float* product(const PackedMatrix& w, const Activations& x, Team team);
+  void add_product_to_residual(const PackedMatrix& w, const Activations& x, Panel panel, Team team);
 
   ModelConfig config_;
   int num_threads_;
@@ -76,10 +94,11 @@ class Llama {
   const float* inv_freq_;  // [head_dim / 2]
   std::vector<Layer> layers_;
   Attention attention_;
-  MatMul qkv_, o_, gate_up_, down_;
+  std::vector<Workspace> workspaces_;  // one per thread; a team works in the first
 
   // Of the batch at hand.
   std::vector<Panel> panels_;
+  bool in_team_ = false;     // all threads work on each panel
   std::vector<Slot> slots_;  // [rows]
   AlignedBuffer residual_buffer_, query_buffer_, attended_buffer_, cosine_buffer_, sine_buffer_;
   float* residual_ = nullptr;     // [rows, hidden]

@@ -18,16 +18,12 @@ struct Best {
   TokenId token = -1;  // the first of equals, as torch.argmax on CPU
 };
 
-std::int64_t last_slice_tokens(std::int64_t vocab) { return (vocab - 1) % kSliceTokens + 1; }
-
 }  // namespace
 
 Sampler::Sampler(Weights& weights, const ModelConfig& config, int num_threads)
     : hidden_size_(config.hidden_size),
       num_threads_(num_threads),
-      lm_head_(weights.matrix("lm_head", config.vocab_size, config.hidden_size, config.table_dtype())),
-      slice_(lm_head_.dtype, config.hidden_size, std::min<std::int64_t>(kSliceTokens, config.vocab_size)),
-      last_slice_(lm_head_.dtype, config.hidden_size, last_slice_tokens(config.vocab_size)) {}
+      lm_head_(weights.matrix("lm_head", config.vocab_size, config.hidden_size, config.table_dtype())) {}
 
 std::vector<OutputValue> Sampler::sample(std::span<const OutputRequest> outputs, const float* hidden) {
   std::vector<OutputValue> values(outputs.size());
@@ -63,19 +59,18 @@ std::vector<TokenId> Sampler::greedy(const std::vector<const float*>& rows) cons
   const std::int64_t num_slices = ceil_div(lm_head_.n, kSliceTokens);
   const std::size_t row_bytes = static_cast<std::size_t>(hidden_size_) * size_of(dtype);
   AlignedBuffer input_buffer;
-  auto* input = input_buffer.get<std::byte>(static_cast<std::size_t>(num_rows + MatMul::kMaxRows) * row_bytes);
+  auto* input = input_buffer.get<std::byte>(static_cast<std::size_t>(num_rows + kMaxProductRows) * row_bytes);
   for (std::size_t i = 0; i < rows.size(); ++i) store(dtype, rows[i], hidden_size_, input + i * row_bytes);
 
   std::vector<Best> best(static_cast<std::size_t>(num_slices * num_rows));
   parallel_for(num_threads_, num_slices, [&](std::int64_t slice) {
     thread_local AlignedBuffer logits_buffer;
     const PackedMatrix part = lm_head_.panels(slice * kSlicePanels, kSlicePanels);
-    const MatMul& product = slice + 1 < num_slices ? slice_ : last_slice_;
-    for (std::int64_t first = 0; first < num_rows; first += MatMul::kMaxRows) {
-      const int count = static_cast<int>(std::min<std::int64_t>(MatMul::kMaxRows, num_rows - first));
-      const auto padded = static_cast<std::size_t>(MatMul::padded_row_count(count));
+    for (std::int64_t first = 0; first < num_rows; first += kMaxProductRows) {
+      const int count = static_cast<int>(std::min<std::int64_t>(kMaxProductRows, num_rows - first));
+      const auto padded = static_cast<std::size_t>(padded_row_count(count));
       float* logits = logits_buffer.get<float>(padded * static_cast<std::size_t>(part.n));
-      product(input + static_cast<std::size_t>(first) * row_bytes, part, logits, count);
+      matmul(input + static_cast<std::size_t>(first) * row_bytes, part, logits, count);
       for (int row = 0; row < count; ++row) {
         Best& found = best[static_cast<std::size_t>(slice * num_rows + first + row)];
         for (std::int64_t i = 0; i < part.n; ++i) {

@@ -26,8 +26,6 @@ class Sampler {
   int hidden_size_;
   int num_threads_;
   PackedMatrix lm_head_;  // [vocab, hidden]
-  MatMul slice_;          // of the vocabulary
-  MatMul last_slice_;
 };
 
 }  // namespace exp3rt

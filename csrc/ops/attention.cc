@@ -89,11 +89,7 @@ struct Attention::State {
 };
 
 Attention::Attention(AttentionShape shape, bool by_products)
-    : shape_(shape),
-      by_products_(by_products),
-      kernel_(attention_kernel(shape.dtype)),
-      scores_(shape.dtype, shape.score_dim(), kBlockTokens),
-      values_(shape.dtype, kBlockTokens, shape.head_dim) {}
+    : shape_(shape), by_products_(by_products), kernel_(attention_kernel(shape.dtype)) {}
 
 std::vector<AttentionTile> Attention::tiles(const Batch& batch, int num_threads) const {
   const int share = batch.num_rows() * shape_.num_kv_heads / (kTilesPerThread * num_threads);
@@ -176,13 +172,13 @@ void Attention::attend_by_products(State& state, int first, int count, const std
   const VectorKernels& kernels = vector_kernels();
   const DataType dtype = shape_.dtype;
   const auto dim = static_cast<std::size_t>(shape_.head_dim);
-  const auto padded = static_cast<std::size_t>(MatMul::padded_row_count(count));
+  const auto padded = static_cast<std::size_t>(padded_row_count(count));
   float* scores = state.scores_buffer.get<float>(padded * kBlockTokens);
   std::byte* weights = state.weights_buffer.get<std::byte>(padded * kBlockTokens * size_of(dtype));
   float* part = state.part_buffer.get<float>(padded * dim);  // [count, head_dim], this block's weighted values
 
   const std::byte* queries = state.queries + static_cast<std::size_t>(first) * query_bytes();
-  scores_(queries, {keys, kBlockTokens, shape_.score_dim(), dtype}, scores, count);
+  matmul(queries, {keys, kBlockTokens, shape_.score_dim(), dtype}, scores, count);
   std::array<float, kTileRows> factors;
   for (int i = 0; i < count; ++i) {
     const auto row = static_cast<std::size_t>(first + i);
@@ -191,7 +187,7 @@ void Attention::attend_by_products(State& state, int first, int count, const std
     factors[at] = kernels.softmax_block(dtype, row_scores, valid[at], &state.max[row], &state.weight[row]);
     store(dtype, row_scores, kBlockTokens, weights + at * kBlockTokens * size_of(dtype));
   }
-  values_(weights, {values, shape_.head_dim, kBlockTokens, dtype}, part, count);
+  matmul(weights, {values, shape_.head_dim, kBlockTokens, dtype}, part, count);
   for (int i = 0; i < count; ++i) {
     const auto row = static_cast<std::size_t>(first + i);
     const auto at = static_cast<std::size_t>(i);

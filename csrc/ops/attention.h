@@ -82,8 +82,6 @@ class Attention {
   AttentionShape shape_;
   bool by_products_;
   AttentionKernel kernel_;
-  MatMul scores_;  // queries Kᵀ
-  MatMul values_;  // weights V
 };
 
 }  // namespace exp3rt

@@ -75,7 +75,7 @@ std::vector<float> run(const Scene& scene, const Batch& batch, const std::vector
   for (int head = 0; head < shape.num_kv_heads; ++head) {
     const RandomMatrix& q = *queries[z(head)];
     AlignedBuffer stored_buffer;
-    auto* stored = stored_buffer.get<std::byte>(z(q.rows + MatMul::kMaxRows) * query_bytes);
+    auto* stored = stored_buffer.get<std::byte>(z(q.rows + kMaxProductRows) * query_bytes);
     for (int row = 0; row < q.rows; ++row)
       shape.store_query(&q.values[z(row * q.columns)], stored + z(row) * query_bytes);
     for (const AttentionTile& tile : attention.tiles(batch, 1)) attention.run(tile, head, scene.kv, stored, out);

@@ -33,13 +33,13 @@ struct QuantizedOperand {
 };
 
 // Rows [first, first + count) of x meet W.
-std::vector<float> run(const MatMul& product, const PackedMatrix& w, const RandomMatrix& x, int first, int count,
-                       bool precise) {
-  Activations input;
-  input.start(w.dtype, count, w.k, precise);
+std::vector<float> run(const PackedMatrix& w, const RandomMatrix& x, int first, int count, bool precise) {
+  AlignedBuffer buffer;
+  Activations input(w.dtype, count, w.k, precise,
+                    buffer.get<std::byte>(Activations::num_bytes(w.dtype, count, w.k, precise)));
   for (int i = 0; i < count; ++i) input.set(i, &x.values[z((first + i) * w.k)]);
-  std::vector<float> y(z(MatMul::padded_row_count(input.product_rows()) * w.n));
-  multiply(product, w, input, y.data());
+  std::vector<float> y(z(padded_row_count(input.product_rows()) * w.n));
+  multiply(w, input, {0, w.num_panels()}, y.data());
   y.resize(z(count * w.n));
   return y;
 }
@@ -71,12 +71,11 @@ TEST_CASE("linear: int8 is near the product, precise rows are nearer, and a larg
     const bool turned = hadamard_block(k) > 0;
     for (int row = 0; row < x.rows && turned; ++row) x.values[z(row * k + 3)] *= 50.0f;
     const QuantizedOperand q(w);
-    const MatMul product(DataType::kInt8, k, n);
-    CHECK(relative_error(run(product, q.matrix, x, 0, 20, false), x, w) < (turned ? 0.02 : 0.03));
+    CHECK(relative_error(run(q.matrix, x, 0, 20, false), x, w) < (turned ? 0.02 : 0.03));
     // What is left is the weights' own rounding.
     RandomMatrix rounded(2, n, k, DataType::kFloat32);
     for (int i = 0; i < n; ++i) q.matrix.copy_column(i, &rounded.values[z(i * k)]);
-    CHECK(relative_error(run(product, q.matrix, x, 0, 20, true), x, rounded) < 2e-4);
+    CHECK(relative_error(run(q.matrix, x, 0, 20, true), x, rounded) < 2e-4);
   }
 }
 
@@ -87,12 +86,11 @@ TEST_CASE("linear: a row has the same bits among any number of rows") {
     const QuantizedOperand int8(w);
     const PackedOperand other(RandomMatrix(4, 70, 96, dtype == DataType::kInt8 ? DataType::kFloat32 : dtype));
     const PackedMatrix& matrix = dtype == DataType::kInt8 ? int8.matrix : other.matrix;
-    const MatMul product(dtype, 96, 70);
     for (const bool precise : {false, true}) {
-      const std::vector<float> all = run(product, matrix, x, 0, 60, precise);
+      const std::vector<float> all = run(matrix, x, 0, 60, precise);
       for (int count = 1; count < 60; count += 7) {
         const int first = 60 - count;
-        const std::vector<float> some = run(product, matrix, x, first, count, precise);
+        const std::vector<float> some = run(matrix, x, first, count, precise);
         CHECK(std::memcmp(some.data(), &all[z(first * 70)], some.size() * sizeof(float)) == 0);
       }
     }
@@ -105,7 +103,7 @@ TEST_CASE("linear: a NaN among the activations is in every number that they make
   const RandomMatrix w(6, 64, 64, DataType::kFloat32);
   x.values[7] = std::numeric_limits<float>::quiet_NaN();
   const QuantizedOperand q(w);
-  const std::vector<float> y = run(MatMul(DataType::kInt8, 64, 64), q.matrix, x, 0, 2, false);
+  const std::vector<float> y = run(q.matrix, x, 0, 2, false);
   for (std::size_t i = 0; i < 64; ++i) {
     CHECK(std::isnan(y[i]));
     CHECK(std::isfinite(y[64 + i]));

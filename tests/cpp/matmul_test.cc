@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "operand.h"
@@ -16,10 +17,10 @@ struct Shape {
   int k, n;
 };
 
-std::vector<float> multiply(const MatMul& product, const RandomMatrix& x, int first, const PackedMatrix& b, int rows) {
+std::vector<float> multiply(const RandomMatrix& x, int first, const PackedMatrix& b, int rows) {
   const auto columns = static_cast<std::size_t>(b.n);
-  std::vector<float> y(static_cast<std::size_t>(MatMul::padded_row_count(rows)) * columns, -1.0f);
-  product(x.row(first), b, y.data(), rows);
+  std::vector<float> y(static_cast<std::size_t>(padded_row_count(rows)) * columns, -1.0f);
+  matmul(x.row(first), b, y.data(), rows);
   y.resize(static_cast<std::size_t>(rows) * columns);
   return y;
 }
@@ -31,7 +32,7 @@ TEST_CASE("matmul: equals the sum of products") {
     for (const auto& [k, n] : {Shape{64, 64}, {16, 64}, {64, 16}, {48, 100}, {176, 128}, {576, 960}}) {
       const RandomMatrix x(1, 9, k, dtype), w(2, n, k, dtype);
       const PackedOperand b(w);
-      const std::vector<float> y = multiply(MatMul(dtype, k, n), x, 0, b.matrix, 9);
+      const std::vector<float> y = multiply(x, 0, b.matrix, 9);
       for (int row = 0; row < 9; ++row) {
         for (int column = 0; column < n; ++column) {
           double sum = 0;
@@ -50,11 +51,10 @@ TEST_CASE("matmul: a row has the same bits among any number of rows, at any plac
     for (const auto& [k, n] : {Shape{64, 64}, {48, 100}, {576, 960}, {1536, 576}}) {
       const RandomMatrix x(3, 256, k, dtype), w(4, n, k, dtype);
       const PackedOperand b(w);
-      const MatMul product(dtype, k, n);
-      const std::vector<float> all = multiply(product, x, 0, b.matrix, 256);
+      const std::vector<float> all = multiply(x, 0, b.matrix, 256);
       parallel_for(2, 40, [&](std::int64_t i) {
         const int rows = static_cast<int>(1 + i * 6), first = static_cast<int>(i % (257 - rows));
-        const std::vector<float> some = multiply(product, x, first, b.matrix, rows);
+        const std::vector<float> some = multiply(x, first, b.matrix, rows);
         const float* same = all.data() + static_cast<std::size_t>(first * n);
         if (std::memcmp(some.data(), same, some.size() * sizeof(float)) != 0)
           throw std::runtime_error("a row has other bits among " + std::to_string(rows));
@@ -63,14 +63,51 @@ TEST_CASE("matmul: a row has the same bits among any number of rows, at any plac
   }
 }
 
+TEST_CASE("matmul: a column has the same bits among any number of panels") {
+  for (const DataType dtype : product_types()) {
+    for (const auto& [k, n] : {Shape{48, 100}, {576, 960}, {1536, 576}}) {
+      const RandomMatrix x(5, 64, k, dtype), w(6, n, k, dtype);
+      const PackedOperand b(w);
+      for (const int rows : {1, 3, 16, 40, 64}) {
+        const std::vector<float> all = multiply(x, 0, b.matrix, rows);
+        for (std::int64_t p = 0, count = 1; p < b.matrix.num_panels(); p += count++) {
+          const PackedMatrix part = b.matrix.panels(p, count);
+          const std::vector<float> some = multiply(x, 0, part, rows);
+          for (int row = 0; row < rows; ++row) {
+            const float* same = all.data() + static_cast<std::size_t>(row * n + p * kPanelColumns);
+            const float* found = some.data() + static_cast<std::size_t>(row * part.n);
+            CHECK(std::memcmp(found, same, static_cast<std::size_t>(part.n) * sizeof(float)) == 0);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("matmul: refuses what it was not made for") {
   const RandomMatrix x(1, 4, 32, DataType::kFloat32), w(2, 64, 32, DataType::kFloat32);
   const PackedOperand b(w);
-  const MatMul product(DataType::kFloat32, 32, 128);
   std::vector<float> y(4 * 128);
-  CHECK_THROWS_AS(product(x.row(0), b.matrix, y.data(), 4), std::invalid_argument);
-  CHECK_THROWS_AS(MatMul::padded_row_count(257), std::invalid_argument);
-  CHECK_THROWS_AS(MatMul::padded_row_count(0), std::invalid_argument);
+  CHECK_THROWS_AS(matmul(x.row(0), b.matrix, y.data(), kMaxProductRows + 1), std::invalid_argument);
+  CHECK_THROWS_AS(padded_row_count(kMaxProductRows + 1), std::invalid_argument);
+  CHECK_THROWS_AS(padded_row_count(0), std::invalid_argument);
+}
+
+TEST_CASE("in_team: what a member wrote is there after a meeting, and a failure frees those who wait") {
+  std::vector<std::int64_t> seen(100, 0), sums(3, 0);
+  in_team(3, [&](Team team) {
+    const Range mine = team.share(100);
+    for (std::int64_t i = mine.begin; i < mine.end; ++i) seen[static_cast<std::size_t>(i)] += i;
+    team.meet();
+    sums[static_cast<std::size_t>(mine.begin / 33)] = std::accumulate(seen.begin(), seen.end(), std::int64_t{0});
+  });
+  CHECK(sums == std::vector<std::int64_t>(3, 4950));
+  CHECK_THROWS_WITH_AS(in_team(2,
+                               [](Team team) {
+                                 if (team.share(2).begin == 1) throw std::runtime_error("the second");
+                                 team.meet();
+                               }),
+                       "the second", std::runtime_error);
 }
 
 TEST_CASE("parallel_for: covers every index once, and hands an exception to the caller") {
