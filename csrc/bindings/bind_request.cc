@@ -53,6 +53,8 @@ void bind_stats(py::module_& module) {
       .def_readonly("prompt_tokens_computed", &ExecutorStats::prompt_tokens_computed)
       .def_readonly("prompt_tokens_reused", &ExecutorStats::prompt_tokens_reused)
       .def_readonly("generated_tokens", &ExecutorStats::generated_tokens)
+      .def_readonly("draft_tokens", &ExecutorStats::draft_tokens)
+      .def_readonly("draft_tokens_accepted", &ExecutorStats::draft_tokens_accepted)
       .def_readonly("candidates_done", &ExecutorStats::candidates_done)
       .def_readonly("groups_done", &ExecutorStats::groups_done)
       .def_readonly("steps", &ExecutorStats::steps)

@@ -26,6 +26,8 @@ struct ExecutorStats {
   std::int64_t prompt_tokens_computed = 0;  // prefix, suffix and answer tokens that went through the model
   std::int64_t prompt_tokens_reused = 0;    // prompt tokens that candidates found in shared blocks
   std::int64_t generated_tokens = 0;
+  std::int64_t draft_tokens = 0;  // guesses of the next tokens that were computed along
+  std::int64_t draft_tokens_accepted = 0;
   std::int64_t candidates_done = 0;
   std::int64_t groups_done = 0;
   std::int64_t steps = 0;

@@ -8,6 +8,9 @@
 namespace exp3rt {
 namespace {
 
+constexpr int kFewRows = 32;   // in a step: up to here drafts were seen to pay
+constexpr int kMaxDrafts = 4;  // of a sequence in one step
+
 double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
 
 bool expired(const GroupState& group, Clock::time_point now) {
@@ -67,6 +70,7 @@ const Batch& Scheduler::next_batch() {
   pieces_.clear();
   num_planned_ = 0;
   stop_cancelled_and_expired();
+  draft_tokens();
   std::size_t i = 0;
   while (num_planned_ < max_batch_tokens_) {
     if (i < running_.size()) {
@@ -141,6 +145,21 @@ bool Scheduler::admit_candidate(GroupState& group) {
   return true;
 }
 
+// With few rows, a step takes as long as reading weights and keys does, and some more rows cost little.
+void Scheduler::draft_tokens() {
+  int pending = 0, writing = 0;
+  const auto writes = [](const Sequence& s) { return s.decoding && s.phase == Sequence::Phase::kReasoning; };
+  for (const Sequence& sequence : running_) {
+    pending += sequence.num_pending();
+    writing += writes(sequence) ? 1 : 0;
+  }
+  const int room = std::min(kFewRows, max_batch_tokens_) - pending;
+  if (writing == 0 || room < writing) return;
+  for (Sequence& sequence : running_) {
+    if (writes(sequence)) draft(sequence, std::min(kMaxDrafts, room / writing));
+  }
+}
+
 // Plans as much of the sequence as fits into the batch.
 void Scheduler::schedule(std::size_t running_index) {
   Sequence& sequence = running_[running_index];
@@ -149,7 +168,7 @@ void Scheduler::schedule(std::size_t running_index) {
   const int plain = std::min(num_tokens, sequence.num_pending() - sequence.num_precise());
   if (plain > 0) plan(running_index, plain, false);
   if (num_tokens > plain) plan(running_index, num_tokens - plain, true);
-  stats_.prompt_tokens_computed += num_tokens;
+  stats_.prompt_tokens_computed += num_tokens - sequence.num_drafts;
   if (sequence.num_pending() > 0) return;
   if (sequence.phase == Sequence::Phase::kPrefix) {
     GroupState& group = *sequence.group;
@@ -157,13 +176,13 @@ void Scheduler::schedule(std::size_t running_index) {
     --group.num_runs;
     sequence.finished = true;
   } else {
-    pieces_.back().wants_output = true;
+    pieces_.back().num_outputs = 1 + sequence.num_drafts;
   }
 }
 
 void Scheduler::plan(std::size_t running_index, int num_tokens, bool precise) {
   Sequence& sequence = running_[running_index];
-  pieces_.push_back({running_index, num_tokens, precise, sequence.next_pending, sequence.num_computed, false});
+  pieces_.push_back({running_index, num_tokens, precise, sequence.next_pending, sequence.num_computed, 0});
   sequence.next_pending += static_cast<std::size_t>(num_tokens);
   sequence.num_computed += num_tokens;
   num_planned_ += num_tokens;
@@ -183,29 +202,45 @@ void Scheduler::assemble() {
       batch_.positions.push_back(sequence.num_context_tokens + piece.first_own_token + i);
     }
     if (piece.precise) batch_.num_precise_rows = batch_.num_rows();
-    if (!piece.wants_output) continue;
     const bool answers = sequence.phase == Sequence::Phase::kAnswer;
     const auto labels = answers ? std::span<const TokenId>(group.request.label_tokens) : std::span<const TokenId>();
-    batch_.outputs.push_back({batch_.num_rows() - 1, labels});
-    output_owners_.push_back(piece.running_index);
+    for (int row = batch_.num_rows() - piece.num_outputs; row < batch_.num_rows(); ++row) {
+      batch_.outputs.push_back({row, labels});
+      output_owners_.push_back(piece.running_index);
+    }
   }
 }
 
 void Scheduler::complete(std::vector<OutputValue> values) {
-  for (std::size_t i = 0; i < values.size(); ++i) {
+  for (std::size_t i = 0; i < values.size();) {
     Sequence& sequence = running_[output_owners_[i]];
+    const std::size_t count = 1 + static_cast<std::size_t>(sequence.num_drafts);
     if (sequence.phase == Sequence::Phase::kAnswer) {
       take_label_logits(sequence, std::move(values[i]));
-    } else if (values[i].next_token < 0) {
-      sequence.finished = true;
-      finish(*sequence.group, sequence.index, Status::kFailed);
     } else {
-      const int kept = advance_reasoning(sequence, values[i].next_token) ? 1 : 0;
-      stats_.generated_tokens += kept;
-      stats_.prompt_tokens_computed -= kept;  // it will be computed, and is no prompt token
+      take_next_tokens(sequence, std::span(values).subspan(i, count));
     }
+    i += count;
   }
   remove_finished();
+}
+
+void Scheduler::take_next_tokens(Sequence& sequence, std::span<const OutputValue> values) {
+  TokenIds tokens;
+  for (const OutputValue& value : values) {
+    if (value.next_token < 0) break;
+    tokens.push_back(value.next_token);
+  }
+  if (tokens.empty()) {
+    sequence.finished = true;
+    return finish(*sequence.group, sequence.index, Status::kFailed);
+  }
+  const Advance advance = advance_reasoning(sequence, tokens);
+  stats_.generated_tokens += advance.num_tokens;
+  stats_.draft_tokens += static_cast<std::int64_t>(values.size()) - 1;
+  stats_.draft_tokens_accepted += advance.num_accepted;
+  // What is added and was not a draft will be computed, and is no prompt token.
+  stats_.prompt_tokens_computed -= advance.num_tokens - advance.num_accepted;
 }
 
 void Scheduler::take_label_logits(Sequence& sequence, OutputValue value) {

@@ -49,17 +49,19 @@ class Scheduler {
     bool precise;
     std::size_t first_pending;
     int first_own_token;
-    bool wants_output;
+    int num_outputs;  // of its last rows
   };
 
   void stop_cancelled_and_expired();
   bool admit();
   void admit_group();
   bool admit_candidate(GroupState& group);
+  void draft_tokens();
   void schedule(std::size_t running_index);
   void plan(std::size_t running_index, int num_tokens, bool precise);
   void assemble();
   void take_label_logits(Sequence& sequence, OutputValue value);
+  void take_next_tokens(Sequence& sequence, std::span<const OutputValue> values);
   void finish(GroupState& group, int candidate, Status status);
   void deliver(GroupState& group);
   void remove_finished();

@@ -16,6 +16,31 @@ void feed(Sequence& sequence, TokenIds tokens) {
   sequence.next_pending = 0;
 }
 
+TokenIds& reasoning_of(Sequence& candidate) {
+  return candidate.group->result.candidates[static_cast<std::size_t>(candidate.index)].reasoning_tokens;
+}
+
+// Takes the greedy token that follows the reasoning so far. True if it is part of the reasoning.
+bool take_token(Sequence& candidate, TokenId next_token) {
+  GroupState& group = *candidate.group;
+  const RerankGroup& request = group.request;
+  TokenIds& reasoning = reasoning_of(candidate);
+  const bool ended =
+      std::find(request.end_tokens.begin(), request.end_tokens.end(), next_token) != request.end_tokens.end();
+  TokenIds tokens;
+  if (!ended) {
+    reasoning.push_back(next_token);
+    tokens.push_back(next_token);
+    group.lookup.append(static_cast<std::size_t>(candidate.index), tokens);
+  }
+  if (ended || static_cast<int>(reasoning.size()) == request.max_reasoning_tokens) {
+    candidate.phase = Sequence::Phase::kAnswer;
+    append(tokens, request.answer_tokens);
+  }
+  feed(candidate, std::move(tokens));
+  return !ended;
+}
+
 }  // namespace
 
 int Sequence::num_precise() const {
@@ -55,28 +80,39 @@ Sequence make_candidate(GroupState& group, int candidate, std::vector<BlockPool:
   TokenIds tokens = request.suffixes[static_cast<std::size_t>(candidate)];
   const bool reasons = request.max_reasoning_tokens > 0;
   sequence.phase = reasons ? Sequence::Phase::kReasoning : Sequence::Phase::kAnswer;
-  if (!reasons) append(tokens, request.answer_tokens);
+  if (reasons) {
+    for (const TokenIds& segment : request.prefix) group.lookup.append(static_cast<std::size_t>(candidate), segment);
+    group.lookup.append(static_cast<std::size_t>(candidate), tokens);
+  } else {
+    append(tokens, request.answer_tokens);
+  }
   feed(sequence, std::move(tokens));
   return sequence;
 }
 
-bool advance_reasoning(Sequence& candidate, TokenId next_token) {
-  const RerankGroup& request = candidate.group->request;
-  TokenIds& reasoning = candidate.group->result.candidates[static_cast<std::size_t>(candidate.index)].reasoning_tokens;
-  const auto& ends = request.end_tokens;
-  const bool ended = std::find(ends.begin(), ends.end(), next_token) != ends.end();
+void draft(Sequence& candidate, int count) {
+  const int left = candidate.group->request.max_reasoning_tokens - static_cast<int>(reasoning_of(candidate).size());
+  const int most = std::min(count, left - 1);  // the last token of the reasoning is computed with the answer
+  if (most <= 0) return;
+  const auto index = static_cast<std::size_t>(candidate.index);
+  const TokenIds drafts = candidate.group->lookup.continuation(index, static_cast<std::size_t>(most));
+  append(candidate.pending, drafts);
+  candidate.num_drafts = static_cast<int>(drafts.size());
+}
+
+Advance advance_reasoning(Sequence& candidate, std::span<const TokenId> next_tokens) {
+  const TokenIds drafts(candidate.pending.end() - candidate.num_drafts, candidate.pending.end());
   candidate.decoding = true;
-  TokenIds tokens;
-  if (!ended) {
-    reasoning.push_back(next_token);
-    tokens.push_back(next_token);
+  candidate.num_drafts = 0;
+  Advance advance{0, 0};
+  for (std::size_t i = 0;; ++i) {
+    if (take_token(candidate, next_tokens[i])) ++advance.num_tokens;
+    const bool writes = candidate.phase == Sequence::Phase::kReasoning;
+    if (!writes || i + 1 == next_tokens.size() || drafts[i] != next_tokens[i]) break;
+    ++advance.num_accepted;
   }
-  if (ended || static_cast<int>(reasoning.size()) == request.max_reasoning_tokens) {
-    candidate.phase = Sequence::Phase::kAnswer;
-    append(tokens, request.answer_tokens);
-  }
-  feed(candidate, std::move(tokens));
-  return !ended;
+  candidate.num_computed -= static_cast<int>(drafts.size()) - advance.num_accepted;
+  return advance;
 }
 
 }  // namespace exp3rt

@@ -4,11 +4,13 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "core/request.h"
 #include "core/result.h"
 #include "kvcache/prefix_cache.h"
+#include "scheduler/prompt_lookup.h"
 
 namespace exp3rt {
 
@@ -28,6 +30,7 @@ struct GroupState {
   int num_admitted = 0;    // candidates that became sequences
   int num_unfinished = 0;  // candidates without a result
   int num_runs = 0;        // prefix runs not yet in a batch; other groups may wait for them
+  PromptLookup lookup;     // the admitted candidates' prompts and reasonings, by candidate
   bool cancelled = false;
 };
 
@@ -46,6 +49,7 @@ struct Sequence {
   std::size_t next_pending = 0;
   int num_computed = 0;   // own tokens that went into a batch
   bool decoding = false;  // past the prompt
+  int num_drafts = 0;     // of the pending tokens, the last are guesses
   bool finished = false;  // leaves the scheduler after this step
 
   int num_pending() const { return static_cast<int>(pending.size() - next_pending); }
@@ -58,8 +62,15 @@ Sequence make_prefix_sequence(GroupState& group, int run_index);
 Sequence make_candidate(GroupState& group, int candidate, std::vector<BlockPool::Block> blocks);
 int max_own_tokens(const RerankGroup& request, const TokenIds& suffix);
 
-// Takes the greedy token that followed the reasoning so far: either one more reasoning token, or the answer begins.
-// True if the token was kept.
-bool advance_reasoning(Sequence& candidate, TokenId next_token);
+// Lets the next batch compute guesses of what follows the pending token, at most `count`.
+void draft(Sequence& candidate, int count);
+
+struct Advance {
+  int num_tokens;    // new in the reasoning
+  int num_accepted;  // drafts that were right
+};
+// Takes the greedy tokens that follow the pending token and each draft, as far as the drafts were right: more reasoning,
+// or the answer begins. What was computed behind a wrong draft is computed anew, and leaves no trace.
+Advance advance_reasoning(Sequence& candidate, std::span<const TokenId> next_tokens);
 
 }  // namespace exp3rt

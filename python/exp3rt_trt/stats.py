@@ -17,6 +17,8 @@ class RerankerStats:
         prompt_tokens_computed: prompt tokens that went through the model.
         prompt_tokens_reused: prompt tokens that candidates found computed already.
         generated_tokens: reasoning tokens.
+        draft_tokens: guesses of reasoning tokens that were computed along with the ones before them.
+        draft_tokens_accepted: those that were right.
         candidates_done: candidates that were finished, with or without a rating.
         groups_done: users (or raw prefixes) that were finished.
         steps: batches that went through the model.
@@ -32,6 +34,8 @@ class RerankerStats:
     prompt_tokens_computed: int
     prompt_tokens_reused: int
     generated_tokens: int
+    draft_tokens: int
+    draft_tokens_accepted: int
     candidates_done: int
     groups_done: int
     steps: int

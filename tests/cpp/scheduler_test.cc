@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
 #include <random>
@@ -11,7 +12,7 @@ namespace exp3rt {
 namespace {
 
 // A scheduler whose "model" says: the label logit of a row is the sum of all tokens it attends to, and the next token
-// is 7. It reads the tokens back out of the blocks, so that a wrong block, slot or context shows in the sum.
+// is 7 or what `next_token` makes of the sum. It reads the tokens back out of the blocks, so that a wrong block, slot or context shows in the sum.
 class Fixture {
  public:
   Fixture(int num_blocks, int max_batch_tokens)
@@ -57,25 +58,26 @@ class Fixture {
   std::map<GroupId, GroupResult> results;
   int rows = 0;
   int precise_rows = 0;
+  std::function<TokenId(int)> next_token = [](int) { return 7; };
 
  private:
   static std::size_t z(int i) { return static_cast<std::size_t>(i); }
 
   OutputValue value(const Batch& batch, const OutputRequest& output) const {
-    if (output.labels.empty()) return {7, {}};
-    float sum = 0;
+    int sum = 0;
     for (const BatchSlice& slice : batch.slices) {
       if (output.row < slice.first_row || output.row >= slice.first_row + slice.num_rows) continue;
       for (const KeyBlock& block : slice.context) {
-        for (int i = 0; i < block.num_tokens; ++i) sum += static_cast<float>(memory_[z(block.block)][z(i)]);
+        for (int i = 0; i < block.num_tokens; ++i) sum += memory_[z(block.block)][z(i)];
       }
       const int own = slice.first_own_token + output.row - slice.first_row;
       for (int i = 0; i <= own; ++i) {
-        sum += static_cast<float>(memory_[z(slice.own_blocks[z(i / kBlockTokens)])][z(i % kBlockTokens)]);
+        sum += memory_[z(slice.own_blocks[z(i / kBlockTokens)])][z(i % kBlockTokens)];
       }
     }
+    if (output.labels.empty()) return {next_token(sum), {}};
     const bool poisoned = batch.tokens[z(output.row)] == 666;
-    return {-1, {poisoned ? std::numeric_limits<float>::quiet_NaN() : sum}};
+    return {-1, {poisoned ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(sum)}};
   }
 
   BlockPool pool_;
@@ -241,6 +243,50 @@ TEST_CASE("scheduler: any mix of groups in any pool finishes, each with its own 
       }
     }
   }
+}
+
+TEST_CASE("scheduler: drafts, right or wrong, leave no trace") {
+  std::vector<TokenIds> suffixes;
+  for (int i = 0; i < 40; ++i) suffixes.push_back({i, 5, 6, 7, 5, 6, 7, 5, 6});
+  RerankGroup together = group({{1, 2}}, suffixes, 50);
+  together.end_tokens = {9};
+  const auto next = [](int sum) { return sum % 97 == 0 ? 9 : 5 + sum / 16 % 3; };  // often as before, not always
+
+  Fixture many(200, 4096), few(200, 4096);
+  many.next_token = few.next_token = next;
+  const GroupId id = many.add(together);
+  many.run();
+  std::size_t longest = 0;
+  for (std::size_t i = 0; i < suffixes.size(); ++i) {
+    RerankGroup alone = together;
+    alone.suffixes = {suffixes[i]};
+    const GroupId one = few.add(alone);
+    few.run();
+    const CandidateResult &expect = many.results[id].candidates[i], &found = few.results[one].candidates[0];
+    CHECK(found.reasoning_tokens == expect.reasoning_tokens);
+    CHECK(found.label_logits == expect.label_logits);
+    longest = std::max(longest, found.reasoning_tokens.size());
+  }
+  CHECK(longest > 10);
+  const ExecutorStats drafted = few.scheduler().stats(), plain = many.scheduler().stats();
+  CHECK(drafted.draft_tokens > drafted.draft_tokens_accepted);
+  CHECK(drafted.draft_tokens_accepted > 100);
+  CHECK(drafted.generated_tokens == plain.generated_tokens);
+  CHECK(drafted.prompt_tokens_computed == plain.prompt_tokens_computed);
+}
+
+TEST_CASE("prompt_lookup: what followed the same tokens last, in any text") {
+  PromptLookup lookup;
+  CHECK(lookup.continuation(0, 4).empty());
+  lookup.append(0, TokenIds{1, 2, 3, 4, 5, 6});
+  lookup.append(1, TokenIds{9, 1, 2});
+  CHECK(lookup.continuation(1, 4).empty());
+  lookup.append(1, TokenIds{3});
+  CHECK(lookup.continuation(1, 2) == TokenIds{4, 5});
+  CHECK(lookup.continuation(1, 9) == TokenIds{4, 5, 6});
+  lookup.append(1, TokenIds{8, 1, 2, 3});
+  CHECK(lookup.continuation(1, 2) == TokenIds{8, 1});
+  CHECK(lookup.continuation(0, 4).empty());
 }
 
 }  // namespace exp3rt

@@ -1,0 +1,34 @@
+#include "scheduler/prompt_lookup.h"
+
+#include <algorithm>
+
+namespace exp3rt {
+
+void PromptLookup::append(std::size_t text, std::span<const TokenId> tokens) {
+  if (texts_.size() <= text) texts_.resize(text + 1);
+  TokenIds& own = texts_[text];
+  for (const TokenId token : tokens) {
+    if (own.size() >= kContext) followed_by_[key(own)] = {text, own.size()};
+    own.push_back(token);
+  }
+}
+
+TokenIds PromptLookup::continuation(std::size_t text, std::size_t count) const {
+  if (text >= texts_.size() || texts_[text].size() < kContext) return {};
+  const auto found = followed_by_.find(key(texts_[text]));
+  if (found == followed_by_.end()) return {};
+  const TokenIds& source = texts_[found->second.text];
+  const auto begin = source.begin() + static_cast<std::ptrdiff_t>(found->second.position);
+  return {begin, begin + std::min<std::ptrdiff_t>(static_cast<std::ptrdiff_t>(count), source.end() - begin)};
+}
+
+std::uint64_t PromptLookup::key(const TokenIds& text) {
+  std::uint64_t hash = 0;
+  for (auto token = text.end() - kContext; token != text.end(); ++token) {
+    hash = (hash ^ static_cast<std::uint64_t>(*token)) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+
+}  // namespace exp3rt

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "core/request.h"
+
+namespace exp3rt {
+
+// Guesses how texts go on: as it did where their last tokens stood before, in themselves or in each other. Reasonings
+// quote their prompt, and those for one user's candidates say the same things in the same words. (Prompt lookup
+// decoding: A. Saxena, 2023.) A guess costs nothing to make, and the model tells whether it was right.
+class PromptLookup {
+ public:
+  static constexpr std::size_t kContext = 3;  // tokens that must be the same
+
+  void append(std::size_t text, std::span<const TokenId> tokens);
+  // At most `count` tokens that followed when the text's last tokens were last seen.
+  TokenIds continuation(std::size_t text, std::size_t count) const;
+
+ private:
+  struct Place {
+    std::size_t text, position;
+  };
+  // Of the last tokens; texts with another end may have the same, and are guessed wrong.
+  static std::uint64_t key(const TokenIds& text);
+
+  std::vector<TokenIds> texts_;
+  std::unordered_map<std::uint64_t, Place> followed_by_;  // where the next token stands
+};
+
+}  // namespace exp3rt
