@@ -51,9 +51,12 @@ def test_a_prompt_is_taken_apart_by_point_and_side() -> None:
         ("Jump scares and gore", False),
         ("Long chases", False),
     ]
-    assert [point.liked for point in EVIDENCE.item] == [None, None, None, True, True, False, False]
-    words = evidence_of(UserProfile("Likes: slow films.\nDisliked:\n- gore\n- None"), Item("i", "Boat"))
-    assert [(point.text, point.liked) for point in words.user] == [("slow films.", True), ("gore", False)]
+    assert [point.liked for point in EVIDENCE.item] == [None, None, True, True, False, False]
+    user = UserProfile("Likes: slow films.\nDisliked:\n- gore\n- None")
+    other = evidence_of(user, Item("i", description="Title: Boat\nPlot: A crew sails."))
+    assert [(point.text, point.liked) for point in other.user] == [("slow films.", True), ("gore", False)]
+    assert [point.text for point in other.item] == ["Plot: A crew sails."]
+    assert other.has_name("Boat")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +129,7 @@ def test_claims_are_counted_once_and_empty_talk_not_at_all() -> None:
         ("They value an open ending that stays with them.", {"Values endings that stay open"}, set()),
         ("The dry humour suits this person.", {"Appreciates dry humour"}, set()),
         ("There is almost no music.", set(), {"Almost no music"}),
+        ("The Second Tuesday is a film about a Tuesday.", set(), set()),  # the title is no trait
         ("It is a good film and worth the time.", set(), set()),
         ("The humour is loud.", set(), set()),  # one word of two is not the preference
     ],

@@ -74,6 +74,15 @@ def assert_facts(record: dict[str, Any], ratings: Path, engine: Path) -> None:
     assert record["settings"]["seed"] == 0
     found = record["ratings"]
     assert found["rows"] == 6
+    assert record["coverage"] == {
+        "fitting_rows": 28,
+        "users": 2,
+        "users_with_profile": 2,
+        "users_with_held_out_items": 2,
+        "items": 12,
+        "items_with_profile": 4,
+        "items_with_description": 4,
+    }
     assert [method["name"] for method in found["methods"]] == [
         "global mean",
         "user + item bias",
@@ -109,6 +118,26 @@ def test_faults_are_told_and_the_rest_is_measured(
     assert "1 too_long" in out
 
 
+def test_nothing_to_rank_is_told_and_the_ratings_stay(
+    run: Callable[..., tuple[int, str, str]], ratings: Path, tmp_path: Path
+) -> None:
+    strangers = write_lines(tmp_path / "strangers.jsonl", line(90, 1, 5), line(91, 1, 6))
+    folder, record = write_interactions(tmp_path / "cf"), tmp_path / "out.json"
+    arguments = ("--ratings", strangers, "--fit", ratings, "--interactions", folder, "--json", record)
+    code, _, err = run(*arguments)
+    assert code == 0
+    assert "no rankings: none of the measured users" in err
+    found = json.loads(record.read_text(encoding="utf-8"))
+    assert found["ranking"] is None
+    failures = {method["name"]: method["failures"] for method in found["ratings"]["methods"]}
+    assert failures == {
+        "global mean": {},
+        "user + item bias": {},
+        "CF alone (ALS)": {"unknown": 2},
+        "score": {},
+    }
+
+
 def test_without_averages_the_mean_is_the_baseline(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
@@ -125,7 +154,7 @@ def test_without_averages_the_mean_is_the_baseline(
     ("arguments", "words"),
     [
         (("--fit", "none.jsonl"), "none.jsonl: cannot be read"),
-        (("--against", "luck"), "no method 'luck' to compare with; there are global mean"),
+        (("--against", "luck"), "no method 'luck'; there are global mean"),
         (("--without", "titles"), "not titles"),
         (("--json", "nowhere/out.json"), "nowhere/out.json: the folder does not exist"),
         (("--interactions", "nowhere"), "nowhere/train.txt: cannot be read"),

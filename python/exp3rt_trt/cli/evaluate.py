@@ -28,6 +28,7 @@ from exp3rt_trt.evaluate.predictors import (
 from exp3rt_trt.evaluate.ranking import Ranker, candidate_lists, measure_rankings, student_ranking
 from exp3rt_trt.evaluate.ratings import measure_ratings
 from exp3rt_trt.evaluate.report import EngineIdentity, Report
+from exp3rt_trt.extras import require
 from exp3rt_trt.rating import RatingScale
 from exp3rt_trt.reranker import Reranker
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from exp3rt_trt.evaluate.collaborative import CollaborativeFilter
     from exp3rt_trt.evaluate.ranking import RankingTable
     from exp3rt_trt.prompts import Mode
 
@@ -73,6 +73,8 @@ def evaluate_command(options: EvaluateOptions, json: Path | None, plot: Path | N
         InvalidInputError: naming the file or option that cannot be used.
         EngineError: if the engine cannot be opened.
     """
+    for package in ("scipy", "ir_measures", "snowballstemmer", "matplotlib"):
+        require(package, "evaluate")  # rather now than when all is computed
     for path in (json, plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise InvalidInputError(f"{path}: the folder does not exist")
@@ -122,25 +124,27 @@ class _Evaluation:
         self._model = fit_als(data.train, options.seed) if data.train else None
 
     def report(self) -> Report:
-        data = self._data
-        predictions = {name: predict(data.rows) for name, predict in self._predictors().items()}
+        data, predictors = self._data, self._predictors()
+        baseline = self._options.against or (BIAS if BIAS in predictors else GLOBAL_MEAN)
+        if baseline not in predictors:  # told now, not after an hour
+            raise InvalidInputError(f"against: no method {baseline!r}; there are {', '.join(predictors)}")
+        predictions = {name: predict(data.rows) for name, predict in predictors.items()}
         for failure in (each for made in predictions.values() for each in made.failures.values()):
             typer.echo(f"{failure.status}: {failure.words}", err=True)
-        settings = {**dataclasses.asdict(self._options), **dataclasses.asdict(self._bootstrap)}
         return Report(
             EngineIdentity.of(self._reranker.engine),
             data.sources,
-            settings,
+            {**dataclasses.asdict(self._options), **dataclasses.asdict(self._bootstrap)},
             data.coverage(),
             measure_ratings(
                 data.rows,
                 predictions,
-                baseline=self._options.against or (BIAS if BIAS in predictions else GLOBAL_MEAN),
+                baseline=baseline,
                 known=data.known(),
                 cold_below=self._options.cold_below,
                 bootstrap=self._bootstrap,
             ),
-            self._ranking(self._model) if self._model is not None else None,
+            self._ranking(),
             self._explanations(predictions),
         )
 
@@ -162,11 +166,16 @@ class _Evaluation:
         task = self._bar.add_task(name, total=len({row.user for row in self._data.rows}))
         return student(self._reranker, mode, lambda done, _: self._bar.update(task, completed=done))
 
-    def _ranking(self, model: CollaborativeFilter) -> RankingTable:
+    def _ranking(self) -> RankingTable | None:
         options, data = self._options, self._data
+        if self._model is None:
+            return None
         users = data.users_to_rank(options.users)
-        lists = candidate_lists(model, data.held_out, users, options.candidates)
-        rankers: dict[str, Ranker] = {CF: collaborative_ranking(model)}
+        lists = candidate_lists(self._model, data.held_out, users, options.candidates)
+        if not lists:
+            typer.echo("no rankings: none of the measured users has a profile and held-out items", err=True)
+            return None
+        rankers: dict[str, Ranker] = {CF: collaborative_ranking(self._model)}
         rankers |= {mode: self._student_ranking(mode, len(lists)) for mode in options.modes}
         return measure_rankings(lists, rankers, baseline=CF, bootstrap=self._bootstrap)
 

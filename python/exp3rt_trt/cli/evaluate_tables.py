@@ -32,7 +32,7 @@ def tables(report: Report) -> list[Table]:
 def _ratings(table: RatingTable) -> Table:
     title = (
         f"Ratings: {table.rows} rows of {table.users} users; "
-        f"cold: fewer than {table.cold_below} known ratings; Δ: less {table.baseline}"
+        f"cold: fewer than {table.cold_below} known ratings; Δ: minus {table.baseline}"
     )
     cold = 0 < table.cold_rows < table.rows
     heads = [
@@ -59,7 +59,7 @@ def _ratings(table: RatingTable) -> Table:
 def _ranking(table: RankingTable) -> Table:
     title = (
         f"Rankings: {table.lists} lists of {table.candidates / table.lists:g} candidates; "
-        f"they hold {table.positives_in_lists} of {table.positives} held-out items; Δ: less {table.baseline}"
+        f"they hold {table.positives_in_lists} of {table.positives} held-out items; Δ: minus {table.baseline}"
     )
     metrics = list(table.limit)
     out = _table(title, "method", *metrics, "unscored", *(f"Δ {metric}" for metric in metrics))

@@ -63,6 +63,7 @@ class EvaluationData:
         items = dict.fromkeys(proposed or [row.item.item_id for row in self.rows])
         known = [item for item in map(self.texts.item, items) if item is not None]
         return {
+            "fitting_rows": len(self.fit),
             "users": len(users),
             "users_with_profile": len(self.users_to_rank(None)),
             "users_with_held_out_items": sum(user in self.held_out for user in users),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from exp3rt_trt.extras import require
@@ -24,43 +25,47 @@ def draw(report: Report, path: Path) -> None:
         path: file to write.
     """
     matplotlib = require("matplotlib", "evaluate")
-    panels = _panels(report)
-    columns = min(3, max(1, len(panels)))
-    rows = -(-len(panels) // columns)
-    tallest = max((len(methods) for _, methods in panels), default=1)
+    rows = [panels for panels in (_rating_panels(report), _ranking_panels(report)) if panels]
+    heights = [1 + 0.32 * len(panels[0][1]) for panels in rows]
     figure = require("matplotlib.figure", "evaluate").Figure(
-        figsize=(1.8 + 3.1 * columns, rows * (1.1 + 0.3 * tallest)), layout="constrained"
+        figsize=(1.8 + 3 * max(map(len, rows), default=1), sum(heights) + 0.3), layout="constrained"
     )
-    for number, (title, methods) in enumerate(panels, start=1):
-        _panel(
-            figure.add_subplot(rows, columns, number),
-            title,
-            methods,
-            named=number % columns == 1 or columns == 1,
-        )
+    parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights) if rows else []
+    for panels, (part,) in zip(rows, parts, strict=True):
+        for number, (axes, (title, methods)) in enumerate(
+            zip(part.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)
+        ):
+            _panel(axes, title, methods, named=number == 0)
     level = f"{100 * report.settings.get('level', 0.95):g} %"
     figure.supxlabel(f"lines: {level} confidence, users resampled", fontsize="small", color="dimgrey")
     with matplotlib.rc_context({"svg.hashsalt": "exp3rt_trt", "svg.fonttype": "none"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _panels(report: Report) -> list[Panel]:
+def _rating_panels(report: Report) -> list[Panel]:
+    if report.ratings is None:
+        return []
+    methods = report.ratings.methods
+    return [
+        ("RMSE of ratings (less is better)", [(each.name, each.errors.rmse) for each in methods]),
+        ("MAE of ratings (less is better)", [(each.name, each.errors.mae) for each in methods]),
+    ]
+
+
+def _ranking_panels(report: Report) -> list[Panel]:
+    if report.ranking is None:
+        return []
     panels: list[Panel] = []
-    if report.ratings is not None:
-        methods = report.ratings.methods
-        panels += [
-            ("RMSE of ratings (less is better)", [(each.name, each.errors.rmse) for each in methods]),
-            ("MAE of ratings (less is better)", [(each.name, each.errors.mae) for each in methods]),
-        ]
-    if report.ranking is not None:
-        for metric, limit in report.ranking.limit.items():
-            named = [(each.name, each.metrics[metric]) for each in report.ranking.methods]
-            panels.append((f"{metric} (more is better)", [*named, ("best possible order", limit)]))
+    for metric, limit in report.ranking.limit.items():
+        named = [(each.name, each.metrics[metric]) for each in report.ranking.methods]
+        panels.append((f"{metric} (more is better)", [*named, ("best possible order", limit)]))
     return panels
 
 
 def _panel(axes: Any, title: str, methods: Sequence[tuple[str, Estimate]], *, named: bool) -> None:  # noqa: ANN401
     for place, (_, estimate) in enumerate(methods):
+        if not math.isfinite(estimate.value):
+            continue  # nothing was rated; the name stands alone
         if estimate.low is not None and estimate.high is not None:
             axes.hlines(place, estimate.low, estimate.high, color="C0", linewidth=2)
         axes.plot(estimate.value, place, "o", color="C0")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # "[Like]", "Likes:", "Disliked:" and the like, on a line of their own or before the first point.
 _HEADING = re.compile(r"\s*(?:\[(dis)?likes?\]|(dis)?liked?s?\s*:)\s*", re.IGNORECASE)
+_TITLE = re.compile(r"\s*title\s*:", re.IGNORECASE)
 _DISLIKE = re.compile(r"\W*dis", re.IGNORECASE)
 
 
@@ -44,16 +45,19 @@ class Point:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a prompt says, by whom it is about, and all of its words in lower case for names."""
+    """What a prompt says.
+
+    Args:
+        user: points about the user.
+        item: points about the item; its title is none, for to name it says nothing of it.
+        stems: of all its words.
+        text: all its words in lower case, between blanks.
+    """
 
     user: tuple[Point, ...]
     item: tuple[Point, ...]
+    stems: frozenset[str]
     text: str
-
-    @property
-    def stems(self) -> frozenset[str]:
-        """The stems of all points."""
-        return frozenset().union(*(point.stems for point in (*self.user, *self.item)))
 
     def has_name(self, name: str) -> bool:
         """Return whether the words of a name follow each other somewhere."""
@@ -62,25 +66,22 @@ class Evidence:
 
 def evidence_of(user: UserProfile, item: Item) -> Evidence:
     """Take apart what the prompt of a user and an item says; the instructions are no evidence."""
-    texts = [user.profile, item.title or "", item.description or "", item.profile or ""]
-    if user.average_rating is not None:
-        texts.append(f"{user.average_rating:.1f}")
-    item_points = [
-        *_points(item.title or "", None),
-        *_points(item.description or "", None),
-        *_points(without_average(item.profile or "")[0], None),
-    ]
+    average = "" if user.average_rating is None else f"{user.average_rating:.1f}"
+    of_item = [item.description or "", item.profile or ""]
+    text = "\n".join([user.profile, average, item.title or "", *of_item])
+    item_points = [point for each in of_item for point in _points(without_average(each)[0])]
     return Evidence(
-        tuple(_points(user.profile, None)), tuple(item_points), f" {' '.join(words(chr(10).join(texts)))} "
+        tuple(_points(user.profile)), tuple(item_points), stems(text), f" {' '.join(words(text))} "
     )
 
 
-def _points(text: str, liked: bool | None) -> Iterator[Point]:
+def _points(text: str) -> Iterator[Point]:
+    liked = None
     for line in text.splitlines():
         heading = _HEADING.match(line)
         if heading:
             liked = not _DISLIKE.match(heading[0])
         for sentence in sentences(line[heading.end() :] if heading else line):
             found = stems(sentence)
-            if found:
+            if found and not _TITLE.match(sentence):
                 yield Point(sentence, found, liked)

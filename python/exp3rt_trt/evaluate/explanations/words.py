@@ -13,7 +13,8 @@ WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\bMr\.)(?<!\bDr\.)(?<!\bMs\.)(?<!\bMrs\.)[\"”')]*\s+|\n+")
 _STATEMENT = re.compile(r"[,:()]|\b(?=(?:who|which|that|because|since|as|they|given)\b)", re.IGNORECASE)
 _MARK = re.compile(r"^\s*(?:[-*•]+|\d+[.)])\s+", re.MULTILINE)
-_NUMBER = re.compile(r"\d{3,}|\d+\.\d+")
+_NUMBER = re.compile(r"(?<![\d.,])(?:\d{3,}|\d+\.\d+)(?![\d,])")
+_CAPITALS = re.compile(r"\b[A-ZÀ-Þ][\w'\u2019-]*(?: [A-ZÀ-Þ][\w'\u2019-]*)*")
 _CONTRAST = re.compile(
     r";|,?\s+\b(?:but|however|although|though|while|whereas|yet|despite|even if)\b,?\s*", re.IGNORECASE
 )
@@ -93,21 +94,18 @@ def names(text: str) -> list[str]:
     A name is a run of words with capitals ("Cary Grant"). The first word of a sentence has one anyway and is
     left out, names included.
     """
-    found: dict[str, None] = {}
+    found: list[str] = []
     for sentence in sentences(text):
-        first, *rest = WORD.finditer(sentence)
-        found.update(dict.fromkeys(each[0] for each in (first, *rest) if _NUMBER.fullmatch(each[0])))
-        end = -1
-        run = ""
-        for match in rest:
-            if not match[0][0].isupper() or words(match[0])[0] in STOP:
-                continue
-            adjoins = bool(run) and sentence[end : match.start()] == " "
-            found.pop(run if adjoins else "", None)
-            run = f"{run} {match[0]}" if adjoins else match[0]
-            found[run] = None
-            end = match.end()
-    return list(found)
+        found += _NUMBER.findall(sentence)
+        _, *rest = sentence.split(maxsplit=1)
+        found += [name for run in _CAPITALS.findall(" ".join(rest)) if (name := _without_stop_words(run))]
+    return list(dict.fromkeys(found))
+
+
+def _without_stop_words(run: str) -> str:
+    """Cut words like "The" off the ends of a name; those inside belong to it."""
+    kept = [place for place, word in enumerate(run.split()) if not STOP.issuperset(words(word))]
+    return " ".join(run.split()[kept[0] : kept[-1] + 1]) if kept else ""
 
 
 def _is_stance(given: list[str], place: int) -> bool:
