@@ -107,7 +107,7 @@ def test_faults_are_told_and_the_rest_is_measured(
     run: Callable[..., tuple[int, str, str]], ratings: Path, tmp_path: Path
 ) -> None:
     long = line(1, 9, 5, item_description="word " * 3000)
-    measured = write_lines(tmp_path / "measured.jsonl", line(1, 1, 5), "{", long, line(2, 1, 6))
+    measured = write_lines(tmp_path / "measured.jsonl", line(1, 8, 5), "{", long, line(2, 8, 6))
     record = tmp_path / "out.json"
     code, out, err = run("--ratings", measured, "--fit", ratings, "--json", record)
     assert code == 0

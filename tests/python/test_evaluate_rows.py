@@ -136,6 +136,17 @@ def test_what_is_fitted_on_is_a_file_a_share_or_a_number(tmp_path: Path) -> None
     assert not {each.user_id for each in by_share.fit} & {each.user_id for each in by_share.rows}
     assert len(by_share.rows) == 10
     assert by_share.known() == {each.user_id: {"i0", "i1"} for each in by_share.fit}
-    for wrong in ("1.5", "-1", "80"):
-        with pytest.raises(InvalidInputError):
+    for wrong, words in (
+        ("1.5", "a number of rows, not 1.5"),
+        ("nan", "not nan"),
+        ("80", "and 0 to measure"),
+    ):
+        with pytest.raises(InvalidInputError, match=words):
             read_data(str(path), wrong, TEN)
+
+
+def test_a_rating_on_both_sides_is_refused(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "r.jsonl", line(1, 1, 5), line(1, 2, 6))
+    fit = write_lines(tmp_path / "fit.jsonl", line(1, 2, 6), line(2, 2, 6))
+    with pytest.raises(InvalidInputError, match=r"1 of the rows to measure are .* the first at .*r\.jsonl:2"):
+        read_data(str(path), str(fit), TEN)

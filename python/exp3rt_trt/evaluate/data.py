@@ -101,7 +101,7 @@ def read_data(
         seed: of the split and that order.
 
     Raises:
-        InvalidInputError: naming the file that cannot be read, or the option.
+        InvalidInputError: naming the file that cannot be read, the option, or a rating that is on both sides.
     """
     file = read_ratings(ratings, scale)
     sources = [_source(file.path, file.faults)]
@@ -128,13 +128,24 @@ def _parts(
     except ValueError:
         other = read_ratings(fit, scale)
         sources.append(_source(other.path, other.faults))
+        _check_apart(other, file)
         return other.rows, file.rows
     if 0 < amount < 1:
         fitting, rows = split_by_user(file.rows, (amount, 1 - amount), seed)
         return fitting, rows
-    if amount < 1 or amount != int(amount):
+    if not (amount >= 1 and amount.is_integer()):
         raise InvalidInputError(f"fit must be a file, a share between 0 and 1 or a number of rows, not {fit}")
     return file.rows[: int(amount)], file.rows[int(amount) :]
+
+
+def _check_apart(fit: RatingFile, measured: RatingFile) -> None:
+    pairs = {(row.user_id, row.item.item_id) for row in fit.rows}
+    shared = [row for row in measured.rows if (row.user_id, row.item.item_id) in pairs]
+    if shared:
+        raise InvalidInputError(
+            f"{len(shared)} of the rows to measure are to be fitted on as well, the first at "
+            f"{shared[0].where}: {fit.path} rates the same user and item"
+        )
 
 
 def _source(path: str, faults: Sequence[str] = ()) -> Source:
