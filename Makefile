@@ -116,7 +116,7 @@ $(STAMPS)/test-tools: $(STAMPS)/build-tools $(STAMPS)/lint-tools
 	@$(REQUIREMENTS) test | grep '^torch' > $(STAMPS)/torch.txt
 	@$(PIP) install --retries 0 --timeout 10 $(TORCH_OPTIONS) -r $(STAMPS)/torch.txt \
 	    || $(PIP) install $(TORCH_OPTIONS) -r $(STAMPS)/torch.txt
-	@$(REQUIREMENTS) test bench > $(STAMPS)/requirements.txt
+	@$(REQUIREMENTS) test bench evaluate pipeline > $(STAMPS)/requirements.txt
 	@$(PIP) install -r $(STAMPS)/requirements.txt
 	@touch $@
 

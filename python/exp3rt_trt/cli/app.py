@@ -135,6 +135,70 @@ def bench(
     bench_command(workload, json, options)
 
 
+@app.command()
+def evaluate(
+    *,
+    engine: EngineOption,
+    ratings: Annotated[
+        Path,
+        typer.Option(help="JSONL of rating rows: user_id, item_id, rating, user_profile, item_profile, ..."),
+    ],
+    fit: Annotated[
+        str,
+        typer.Option(
+            help="What baselines are fitted on: another such file, a share of the users, or a "
+            "number of first rows."
+        ),
+    ] = "0.5",
+    interactions: Annotated[
+        Path | None, typer.Option(help="Folder with train.txt and test.txt: measure rankings, and CF alone.")
+    ] = None,
+    texts: Annotated[
+        list[Path] | None, typer.Option(help="JSONL with more texts of users or items; may be repeated.")
+    ] = None,
+    mode: Annotated[list[Mode] | None, typer.Option(help="How to rate; may be repeated.")] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure also without user_profile, item_profile, averages, or several: a,b."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Method that ratings are compared with; default the bias baseline.")
+    ] = None,
+    cold_below: Annotated[int, typer.Option(help="Users with fewer known ratings are cold.")] = 5,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most rows to measure.")] = None,
+    users: Annotated[int | None, typer.Option(min=1, help="Most users to rank for.")] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates of each user to rank.")] = 20,
+    scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.ten,
+    max_reasoning_tokens: Annotated[int, typer.Option(min=1, help="Where reasoning is cut off.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the split, the sample, CF and the intervals.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="File for the record.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="File for the picture, SVG.")] = None,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Measure a student's ratings, rankings and reasons beside baselines."""
+    from exp3rt_trt.cli.evaluate import EvaluateOptions, evaluate_command  # noqa: PLC0415
+
+    options = EvaluateOptions(
+        ratings=str(ratings),
+        fit=fit,
+        engine=engine,
+        modes=[each.value for each in mode or [Mode.score]],
+        interactions=str(interactions) if interactions else None,
+        texts=[str(path) for path in texts or []],
+        without=without or [],
+        against=against,
+        cold_below=cold_below,
+        limit=limit,
+        users=users,
+        candidates=candidates,
+        highest=int(scale.value),
+        max_reasoning_tokens=max_reasoning_tokens,
+        seed=seed,
+        threads=threads,
+    )
+    evaluate_command(options, json, plot)
+
+
 def main() -> None:
     """Run the command line; errors that the user can mend are told without a traceback."""
     try:

@@ -1,0 +1,1 @@
+"""Measures of explanations: transparent, lexical, for English."""
