@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,14 +31,18 @@ def soft_labels(ratings: ArrayLike, values: Sequence[float], width: float) -> ND
         array([[0.  , 0.11, 0.79, 0.11, 0.  ]], dtype=float32)
     """
     places = np.asarray(values, dtype=np.float64)
-    centres = np.linspace(places[0] - 8 * width, places[-1] + 8 * width, 2001)
+    centres = np.linspace(places[0] - 8 * width, places[-1] + 8 * width, 501)
+    means = _gaussians(centres, places, width) @ places
+    nearest = np.interp(np.asarray(ratings, dtype=np.float64), means, centres)
+    return _gaussians(nearest, places, width).astype(np.float32)
+
+
+def _gaussians(centres: NDArray[Any], places: NDArray[Any], width: float) -> NDArray[np.float64]:
+    """[num_centres, num_places], each row summing to 1."""
     curves = -((places - centres[:, None]) ** 2) / (2 * width**2)
     curves = np.exp(curves - curves.max(axis=1, keepdims=True))
-    curves /= curves.sum(axis=1, keepdims=True)
-    means = curves @ places
-    nearest = np.searchsorted(means, np.asarray(ratings, dtype=np.float64)).clip(0, len(means) - 1)
-    labels: NDArray[np.float32] = curves[nearest].astype(np.float32)
-    return labels
+    scaled: NDArray[np.float64] = curves / curves.sum(axis=1, keepdims=True)
+    return scaled
 
 
 def rating_loss(

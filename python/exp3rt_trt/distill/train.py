@@ -69,6 +69,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
     )
     trainer.train(resume_from_checkpoint=any(out.glob("checkpoint-*")) or None)
     errors = trainer.evaluate()
+    model.peft_config["default"].base_model_name_or_path = recipe.base  # not the folder of this run
     trainer.save_model(str(out / "adapter"))
     return {
         "validation_rmse": errors["eval_rmse"],
