@@ -19,6 +19,7 @@ from exp3rt_trt.distill.ratings import RatingRow, by_user, read_ratings, split_b
 from exp3rt_trt.distill.recipe import Recipe, read_recipe
 from exp3rt_trt.distill.steps import run_step
 from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.jobs import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,17 +123,15 @@ def test_a_faulty_row_is_named(recipe: Recipe, field: str, value: str | None, wo
 def test_the_ids_are_those_that_the_engine_sees(
     rows: list[RatingRow], tiny_checkpoint: Callable[[str], Path], tiny_engine: Callable[..., Path]
 ) -> None:
-    checkpoint = tiny_checkpoint("llama")
-    group = Encoder(checkpoint, TEN).encode(by_user(rows)[0])
+    user = by_user(rows)[0]
+    group = Encoder(tiny_checkpoint("llama"), TEN).encode(user)
     with Reranker.from_pretrained(tiny_engine("llama", "fp32"), scale=TEN, threads=1) as reranker:
-        ranked = reranker.rank(rows[0].user, [row.item for row in by_user(rows)[0]])
-        text = "".join(
-            reranker._tokenizer.decode(ids, keep_special=True)
-            for ids in (group.instructions, group.user, group.items[0])
-        )
-    assert text.endswith("Predicted User Rating: ")
-    assert "scale from 1 to 10" in text
-    assert len(ranked) == len(group.items)
+        job = reranker._groups.build(user[0].user, [row.item for row in user], Request(mode="score"))
+    assert job.group is not None
+    assert [group.instructions, group.user] == job.group.prefix
+    assert group.items == [suffix + job.group.answer_tokens for suffix in job.group.suffixes]
+    assert list(group.label_tokens) == job.group.label_tokens
+    assert group.ratings == [row.rating for row in user]
 
 
 def test_branching_is_the_engine(
