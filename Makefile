@@ -1,4 +1,4 @@
-# make demo    rerank the shipped example with the base student (first run: minutes; then seconds)
+# make demo    rerank the shipped example with the distilled student (first run: minutes; then seconds)
 # make test    build what is missing and pass all tests
 # make lint    check style and types
 # make stub    regenerate the stub of the extension
@@ -31,10 +31,16 @@ CXX_FILES := $(filter %.h %.cc,$(CXX_SOURCES))
 # --- demo ------------------------------------------------------------------------------------------------------------
 
 ENGINE := engines/smollm2-135m
-EXAMPLE := examples/movie_night.jsonl
+ADAPTER := engines/imdb-student
+STUDENT := engines/smollm2-135m-imdb
+EXAMPLE := examples/film_club.jsonl
 
-demo: $(STAMPS)/package $(ENGINE)/manifest.json
-	@$(BIN)/exp3rt-trt rank $(EXAMPLE) --engine $(ENGINE) --mode reason --max-reasoning-tokens 40
+demo: $(STAMPS)/package $(STUDENT)/manifest.json
+	@$(BIN)/exp3rt-trt rank $(EXAMPLE) --engine $(STUDENT) --mode score --scale 10
+
+$(STUDENT)/manifest.json: $(ADAPTER)/adapter_model.safetensors | $(STAMPS)/package
+	@echo "Building the distilled student's engine in $(STUDENT)"
+	@$(BIN)/exp3rt-trt build --model smollm2-135m-instruct --adapter $(ADAPTER) --target cpu --dtype bf16 --out $(STUDENT)
 
 $(ENGINE)/manifest.json: | $(STAMPS)/package
 	@echo "Building the base student's engine in $(ENGINE)"
@@ -86,7 +92,7 @@ clean:
 	rm -f $(STAMPS)/package $(STAMPS)/checked
 
 distclean: clean
-	rm -rf $(VENV) $(ENGINE)
+	rm -rf $(VENV) $(ENGINE) $(STUDENT)
 
 # --- the environment -------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,14 @@ class Scale(str, Enum):
     ten = "10"
 
 
+class TeacherTask(str, Enum):
+    """What a teacher is asked for."""
+
+    extraction = "extraction"
+    profiles = "profiles"
+    rationale = "rationale"
+
+
 EngineOption = Annotated[
     str,
     typer.Option(
@@ -63,11 +71,14 @@ def build(
     out: Annotated[Path, typer.Option(help="Engine directory to write.")],
     target: Annotated[str, typer.Option(help="Kind of device that the engine is for.")] = "cpu",
     dtype: Annotated[Dtype, typer.Option(help="Type of the weights.")] = Dtype.bf16,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Directory of a LoRA adapter to merge into the model.")
+    ] = None,
 ) -> None:
     """Build an engine from a checkpoint."""
     from exp3rt_trt.cli.engines import build_command  # noqa: PLC0415
 
-    build_command(model, out, target, dtype.value)
+    build_command(model, out, target, dtype.value, adapter)
 
 
 @app.command()
@@ -197,6 +208,43 @@ def evaluate(
         threads=threads,
     )
     evaluate_command(options, json, plot)
+
+
+@app.command()
+def distill(
+    recipe: Annotated[Path, typer.Argument(help="TOML: base, data, training; see docs/distillation.md.")],
+) -> None:
+    """Train a student by a recipe, merge it, build its engine and evaluate it; goes on where it was."""
+    from exp3rt_trt.cli.distill import distill_command  # noqa: PLC0415
+
+    distill_command(recipe)
+
+
+@app.command()
+def annotate(
+    task: Annotated[TeacherTask, typer.Argument(help="What the teacher is asked for.")],
+    rows: Annotated[Path, typer.Argument(help="JSONL: rows with review, with preferences, or of ratings.")],
+    *,
+    out: Annotated[Path, typer.Option(help="JSONL to write, or to go on with.")],
+    model: Annotated[str, typer.Option(help="The teacher's name at its endpoint.")],
+    base_url: Annotated[str | None, typer.Option(help="Endpoint; default OpenAI's own.")] = None,
+    show_rating: Annotated[
+        bool, typer.Option(help="Rationales: show the true rating, or have the teacher predict one.")
+    ] = True,
+    input_price: Annotated[float, typer.Option(min=0, help="Of a million tokens.")] = 0.0,
+    output_price: Annotated[float, typer.Option(min=0, help="Of a million tokens.")] = 0.0,
+    cost_cap: Annotated[float | None, typer.Option(min=0, help="Most that all rows may cost.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Rows asked about at the same time.")] = 4,
+) -> None:
+    """Have a teacher annotate rows; the key is taken from OPENAI_API_KEY. Goes on where it was."""
+    from exp3rt_trt.cli.distill import AnnotateCommand, annotate_command  # noqa: PLC0415
+    from exp3rt_trt.distill.annotate import AnnotateOptions  # noqa: PLC0415
+    from exp3rt_trt.distill.teacher import Prices  # noqa: PLC0415
+
+    options = AnnotateOptions(cost_cap=cost_cap, workers=workers)
+    prices = Prices(input_price, output_price)
+    command = AnnotateCommand(task.value, model, base_url, show_rating, prices, options)
+    annotate_command(rows, out, command)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def build_command(model: str, out: Path, target: str, dtype: str) -> None:
+def build_command(model: str, out: Path, target: str, dtype: str, adapter: Path | None) -> None:
     """Build an engine, with a progress bar."""
     with progress_bar(unit="MiB") as bar:
         task = bar.add_task("Building", total=None)
@@ -26,7 +26,7 @@ def build_command(model: str, out: Path, target: str, dtype: str) -> None:
         def progress(tensor: str, written: int, total: int) -> None:
             bar.update(task, description=tensor, completed=written >> 20, total=total >> 20)
 
-        manifest = build_engine(model, out, dtype, target, progress=progress)
+        manifest = build_engine(model, out, dtype, target, adapter=adapter, progress=progress)
     size = sum(record.size for record in manifest.files.values())
     console().print(Text(f"{out}: {manifest.architecture} in {manifest.dtype}, {size / 2**20:.0f} MiB"))
 

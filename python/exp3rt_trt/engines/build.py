@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exp3rt_trt import _core
 from exp3rt_trt.engines import families, sources
+from exp3rt_trt.engines.adapters import AdaptedCheckpoint
 from exp3rt_trt.engines.cache import remember_verified
 from exp3rt_trt.engines.devices import check_target
 from exp3rt_trt.engines.layout import check_tensors, plan_weights
@@ -29,7 +31,6 @@ from exp3rt_trt.errors import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from exp3rt_trt.engines.checkpoints import Checkpoint
     from exp3rt_trt.engines.weights_file import PlannedTensor, Progress
@@ -44,6 +45,7 @@ def build_engine(
     dtype: str = "bf16",
     target: str = "cpu",
     *,
+    adapter: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Builds an engine directory.
@@ -57,6 +59,7 @@ def build_engine(
         out: The engine directory; an engine that is there is replaced.
         dtype: Of the weights: "fp32", "bf16" or "int8".
         target: Kind of device: "cpu".
+        adapter: Directory of a LoRA adapter in PEFT's form, merged into the model's weights as they are read.
         progress: Called with the tensor being written, the bytes written and the bytes in all.
 
     Returns:
@@ -73,10 +76,12 @@ def build_engine(
     check_target(target)
     out = out.expanduser().absolute()
     check_replaceable(out)
-    checkpoint = sources.open_checkpoint(sources.resolve(os.fspath(model)))
+    checkpoint, source = sources.open_checkpoint(sources.resolve(os.fspath(model))), os.fspath(model)
+    if adapter is not None:
+        checkpoint, source = AdaptedCheckpoint(checkpoint, Path(adapter)), f"{source} + {os.fspath(adapter)}"
     with staged(out) as directory:
         try:
-            manifest = _write(checkpoint, directory, os.fspath(model), dtype, progress)
+            manifest = _write(checkpoint, directory, source, dtype, progress)
         except OSError as error:
             raise BuildError(f"{out}: cannot be written: {error}") from error
     for name, record in manifest.files.items():
@@ -85,7 +90,7 @@ def build_engine(
 
 
 def _write(
-    checkpoint: Checkpoint, directory: Path, model: str, dtype: str, progress: Progress | None
+    checkpoint: Checkpoint, directory: Path, source: str, dtype: str, progress: Progress | None
 ) -> Manifest:
     """Writes all files of the engine, the manifest last, and flushes them to the disk."""
     where = str(checkpoint.config_path)
@@ -106,7 +111,7 @@ def _write(
         label_tokens=tokenizer.label_tokens,
         end_tokens=tokenizer.end_tokens,
         chat=tokenizer.chat,
-        source=Source(model, {file.name: sha256_of(file) for file in checkpoint.files}),
+        source=Source(source, {file.name: sha256_of(file) for file in checkpoint.files}),
         files=files,
     )
     (directory / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")

@@ -97,7 +97,7 @@ class DirectoryCheckpoint(Checkpoint):
         self.path = path
         self.config_path = path / "config.json"
         if (path / "adapter_config.json").exists() and not self.config_path.exists():
-            raise BuildError(f"{path}: a LoRA adapter alone; merge it into its base model and save that")
+            raise BuildError(f"{path}: a LoRA adapter alone; give it as the adapter of its base model")
         self.config = read_json(self.config_path)
         self._tensors = _stored_tensors(path)
         self.shapes = {name: tensor.shape for name, (_, tensor) in self._tensors.items()}
@@ -109,11 +109,7 @@ class DirectoryCheckpoint(Checkpoint):
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Reads some rows of a tensor; see `Checkpoint.rows`."""
-        file, stored = self._tensors[name]
-        row_bytes = stored.num_bytes // stored.shape[0]
-        shape = (stop - start, *stored.shape[1:])
-        raw = read_bytes(file, stored.offset + start * row_bytes, (stop - start) * row_bytes)
-        return _widen(raw, stored, f"{file}: tensor {name}").reshape(shape)
+        return read_rows(*self._tensors[name], start, stop)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Loads the tokenizer with its chat template."""
@@ -145,6 +141,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BuildError(f"{path}: not a JSON object")
     return value
+
+
+def read_rows(file: Path, stored: StoredTensor, start: int, stop: int) -> NDArray[np.float32]:
+    """Reads some rows of a tensor of a safetensors file; see `Checkpoint.rows`."""
+    row_bytes = stored.num_bytes // stored.shape[0]
+    shape = (stop - start, *stored.shape[1:])
+    raw = read_bytes(file, stored.offset + start * row_bytes, (stop - start) * row_bytes)
+    return _widen(raw, stored, f"{file}: tensor {stored.name}").reshape(shape)
 
 
 def read_bytes(path: Path, offset: int, count: int) -> NDArray[np.uint8]:

@@ -1,0 +1,109 @@
+"""What a student is trained on beside the rows as they stand, from the same rows.
+
+Few rows teach little, and a prompt of 600 tokens takes long: prompts with fewer points are quicker to
+compute, and no point is always there. Prompts with hardly a word but the averages teach first what the
+averages say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exp3rt_trt.distill.ratings import RatingRow
+from exp3rt_trt.inputs import Item, UserProfile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class AverageFit:
+    """Least squares of the ratings on the user's and the item's average: the bias baseline.
+
+    Args:
+        rows: of the training users.
+        lowest: predictions are not below it.
+        highest: nor above it.
+    """
+
+    def __init__(self, rows: Sequence[RatingRow], lowest: float, highest: float) -> None:
+        features = [[1.0, _average(row), row.item_average] for row in rows]
+        solution = np.linalg.lstsq(np.array(features), np.array([row.rating for row in rows]), rcond=None)
+        self.weights = solution[0]
+        self._range = lowest, highest
+
+    def predict(self, row: RatingRow) -> float:
+        """Return the rating that the averages alone foretell."""
+        raw = self.weights @ [1.0, _average(row), row.item_average]
+        return float(np.clip(raw, *self._range))
+
+    def shrink(self, row: RatingRow, share: float) -> RatingRow:
+        """Return the row with its rating drawn towards the fit, by a share of the distance."""
+        return replace(row, rating=(1 - share) * row.rating + share * self.predict(row))
+
+
+def only_averages(fit: AverageFit, random: np.random.Generator, num_items: int) -> list[RatingRow]:
+    """Return rows of an invented user: averages drawn at random, no text, and the fit's rating."""
+    user = UserProfile("[Like]\n- None\n\n[Dislike]\n- None", "averages", round(random.uniform(2, 10), 1))
+    rows = []
+    for number in range(num_items):
+        average = round(random.uniform(2.5, 9.5), 1)
+        item = Item(
+            str(number), profile=f"[Like]\n- None\n\n[Dislike]\n- None\n\n[Average Rating]\n{average}"
+        )
+        row = RatingRow(user, item, 0.0, average)
+        rows.append(fit.shrink(row, 1.0))
+    return rows
+
+
+def thin_out(rows: Sequence[RatingRow], random: np.random.Generator, keep: float) -> list[RatingRow]:
+    """Return a user's rows with some points left out and the others in another order.
+
+    Args:
+        rows: of one user.
+        random: decides.
+        keep: share of the points, and of the descriptions' lines, that stay.
+    """
+    profile = _thin_points(rows[0].user.profile, random, keep)
+    user = replace(rows[0].user, profile=profile)
+    return [
+        replace(
+            row,
+            user=user,
+            item=replace(
+                row.item,
+                description=_thin_lines(row.item.description or "", random, keep),
+                profile=_thin_points(row.item.profile or "", random, keep),
+            ),
+        )
+        for row in rows
+    ]
+
+
+def _average(row: RatingRow) -> float:
+    average = row.user.average_rating
+    return row.item_average if average is None else average
+
+
+def _thin_points(text: str, random: np.random.Generator, keep: float) -> str:
+    """Shuffle and thin the points of each section; headings and all else stay in place."""
+    sections: list[tuple[list[str], list[str]]] = [([], [])]  # other lines, then points
+    for line in text.splitlines():
+        if line.startswith("- "):
+            sections[-1][1].append(line)
+        elif sections[-1][1]:
+            sections.append(([line], []))
+        else:
+            sections[-1][0].append(line)
+    lines = []
+    for others, points in sections:
+        kept = [point for point in points if random.random() < keep] or points[:1]
+        lines += others + [kept[i] for i in random.permutation(len(kept))]
+    return "\n".join(lines)
+
+
+def _thin_lines(text: str, random: np.random.Generator, keep: float) -> str:
+    first, *others = text.splitlines() or [""]
+    return "\n".join([first, *(line for line in others if random.random() < keep)])

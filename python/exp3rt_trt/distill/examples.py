@@ -1,0 +1,104 @@
+"""The examples of a training run, in the order in which they are seen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exp3rt_trt.distill.augment import AverageFit, only_averages, thin_out
+from exp3rt_trt.distill.ratings import RatingRow, Split, by_user, read_ratings, split_by_user
+from exp3rt_trt.distill.texts import read_texts
+from exp3rt_trt.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from exp3rt_trt.distill.encode import Encoder
+    from exp3rt_trt.distill.recipe import Recipe
+
+ITEMS_PER_INVENTED_USER = 5
+Example = dict[str, Any]  # {"group": fields of an EncodedGroup} or {"text": input_ids and labels}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a run trains on and is validated on, and the texts that were too long."""
+
+    train: list[Example]
+    validation: list[Example]
+    texts_left_out: int
+
+
+def make_examples(recipe: Recipe, encoder: Encoder) -> Examples:
+    """Encode a recipe's data; the same recipe gives the same examples.
+
+    First come averages alone, then users' rows, of which every pass draws another file and fewer points are
+    left out as it goes on. Texts are spread evenly over those.
+
+    Raises:
+        InvalidInputError: for a faulty row, naming file and line.
+    """
+    splits = read_splits(recipe)
+    first, train = splits[0], recipe.train
+    random = np.random.default_rng(recipe.seed)
+    fit = AverageFit(first.train, *encoder.scale_ends)
+    numbers = train.average_steps * train.users_per_step
+    examples: list[Example] = [
+        _group(only_averages(fit, random, ITEMS_PER_INVENTED_USER), encoder) for _ in range(numbers)
+    ]
+    texts, left_out = _texts(recipe, encoder, random)
+    length = train.steps * train.users_per_step
+    users = _passes([by_user(split.train) for split in splits], random)
+    for place in range(length):
+        due = len(texts) * (place + 1) // length - len(texts) * place // length
+        examples += [{"text": texts.pop()} for _ in range(due)]
+        keep = train.least_kept + (1 - train.least_kept) * place / length
+        rows = thin_out(next(users), random, keep)
+        examples.append(_group([fit.shrink(row, train.shrink) for row in rows], encoder))
+    held_out = by_user(first.validation)[: train.validation_users]
+    return Examples(examples, [_group(rows, encoder) for rows in held_out], left_out)
+
+
+def read_splits(recipe: Recipe) -> list[Split]:
+    """Read the rating files and split each by user, in the same way.
+
+    Raises:
+        InvalidInputError: if a file's users and items are not those of the first, or a part is empty.
+    """
+    data, splits, pairs = recipe.data, [], None
+    for name in data.ratings:
+        rows = read_ratings(Path(name))
+        found = [(row.user.user_id, row.item.item_id) for row in rows]
+        pairs = pairs or found
+        if found != pairs:
+            raise InvalidInputError(f"{name}: its users and items are not those of {data.ratings[0]}")
+        split = split_by_user(rows, recipe.seed, data.validation_share, data.test_share)
+        if not all(split):
+            raise InvalidInputError(f"{name}: too few users: one of train, validation and test has none")
+        splits.append(split)
+    if not splits:
+        raise InvalidInputError("[data] ratings: no files")
+    return splits
+
+
+def _passes(files: list[list[list[RatingRow]]], random: np.random.Generator) -> Iterator[list[RatingRow]]:
+    """Users in random order, again and again; each from another file than in the pass before."""
+    chosen = random.integers(len(files), size=len(files[0]))
+    while True:
+        for user in random.permutation(len(files[0])):
+            yield files[chosen[user]][user]
+        chosen = (chosen + 1) % len(files)
+
+
+def _texts(recipe: Recipe, encoder: Encoder, random: np.random.Generator) -> tuple[list[Example], int]:
+    texts = [text for name in recipe.data.texts for text in read_texts(Path(name), encoder)]
+    short = [text for text in texts if len(text["input_ids"]) <= recipe.train.longest_text]
+    order = random.permutation(len(short))
+    return [short[i] for i in order], len(texts) - len(short)
+
+
+def _group(rows: list[RatingRow], encoder: Encoder) -> Example:
+    return {"group": asdict(encoder.encode(rows))}

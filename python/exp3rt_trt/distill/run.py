@@ -1,0 +1,95 @@
+"""From a recipe to a measured engine: train, merge, build, evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from exp3rt_trt import _core
+from exp3rt_trt.distill.augment import AverageFit
+from exp3rt_trt.distill.evaluation import compare, predict, rmse, without_texts
+from exp3rt_trt.distill.examples import read_splits
+from exp3rt_trt.distill.merge import merge_adapter
+from exp3rt_trt.distill.steps import hashes, run_step
+from exp3rt_trt.distill.train import scale_of, train
+from exp3rt_trt.engines.build import build_engine
+from exp3rt_trt.engines.sources import open_checkpoint, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exp3rt_trt.distill.recipe import Recipe
+
+
+class Distilled(NamedTuple):
+    """Where a recipe's outputs are, and the figures."""
+
+    adapter: Path
+    checkpoint: Path
+    engine: Path
+    validation: dict[str, Any]
+    test: dict[str, Any]
+
+
+def distill(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Distilled:
+    """Make a student by a recipe. Steps that are done are not done again; a training goes on where it was.
+
+    Args:
+        recipe: see `read_recipe`.
+        say: called with the name of each step before it starts.
+
+    Returns:
+        Adapter, merged checkpoint and engine, and the errors on users that training never saw.
+
+    Raises:
+        InvalidInputError: a faulty recipe or row.
+        BuildError: the base cannot be found, or is not supported.
+
+    Example:
+        >>> distill(read_recipe(Path("engines/imdb-student/recipe.toml"))).test["student"]
+    """
+    work, base = recipe.work, open_checkpoint(resolve(recipe.base))
+    data = [Path(name) for name in (*recipe.data.ratings, *recipe.data.texts)]
+    inputs = {
+        "base": hashes(base.files),
+        "data": list(hashes(data).values()),
+        "split": [recipe.data.highest, recipe.data.validation_share, recipe.data.test_share],
+        "train": asdict(recipe.train),
+        "seed": recipe.seed,
+    }
+    say("train")
+    trained, validation = run_step(work, "train", inputs, lambda folder: train(recipe, folder))
+    adapter = trained / "adapter"
+    merged_inputs = {**hashes(base.files), **hashes(sorted(adapter.glob("adapter_*")))}
+    say("merge")
+    merged, _ = run_step(work, "merge", merged_inputs, lambda folder: _merge(recipe, adapter, folder))
+    built_inputs = {**merged_inputs, "dtype": recipe.dtype, "package": _core.__version__}
+    say("build")
+    built, _ = run_step(work, "build", built_inputs, lambda folder: _build(recipe, merged, folder))
+    say("evaluate")
+    judged_inputs = {**built_inputs, **inputs}
+    _, test = run_step(work, "evaluate", judged_inputs, lambda _: _evaluate(recipe, built / "engine"))
+    return Distilled(adapter, merged, built / "engine", validation, test)
+
+
+def _merge(recipe: Recipe, adapter: Path, folder: Path) -> dict[str, Any]:
+    merge_adapter(recipe.base, adapter, folder)
+    return {}
+
+
+def _build(recipe: Recipe, merged: Path, folder: Path) -> dict[str, Any]:
+    return {"files": asdict(build_engine(merged, folder / "engine", recipe.dtype))["files"]}
+
+
+def _evaluate(recipe: Recipe, engine: Path) -> dict[str, Any]:
+    """Errors on the test users, for each file of ratings; and what is left without the profiles' words."""
+    scale, judged = scale_of(recipe), {}
+    for name, split in zip(recipe.data.ratings, read_splits(recipe), strict=True):
+        fit = AverageFit(split.train, scale.values[0], scale.values[-1])
+        judged[Path(name).stem] = compare(
+            split.test, predict(engine, split.test, scale, recipe.threads), fit, recipe.seed
+        )
+    bare = predict(engine, without_texts(split.test), scale, recipe.threads)
+    judged["without_texts"] = {"rmse": rmse(bare - [row.rating for row in split.test])}
+    return judged

@@ -1,0 +1,305 @@
+"""Training on a tiny student: branching, losses, examples, resuming, and the whole recipe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from exp3rt_trt import RatingScale, Reranker
+from exp3rt_trt.distill.augment import AverageFit, only_averages, thin_out
+from exp3rt_trt.distill.encode import Encoder
+from exp3rt_trt.distill.evaluation import compare, predict
+from exp3rt_trt.distill.examples import make_examples
+from exp3rt_trt.distill.losses import rating_loss, soft_labels
+from exp3rt_trt.distill.ratings import RatingRow, by_user, read_ratings, split_by_user
+from exp3rt_trt.distill.recipe import Recipe, read_recipe
+from exp3rt_trt.distill.steps import run_step
+from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.jobs import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TEN = RatingScale.one_to_ten()
+PERSONA = "[Like]\n- calm\n- drama\n\n[Dislike]\n- None"
+RECIPE = """
+base = "{base}"
+work = "work"
+dtype = "fp32"
+threads = 2
+[data]
+ratings = ["a.jsonl", "b.jsonl"]
+texts = ["texts.jsonl"]
+validation_share = 0.25
+test_share = 0.25
+[train]
+average_steps = 2
+steps = 6
+users_per_step = 2
+rank = 4
+learning_rate = 1e-2
+evaluations = 2
+save_steps = 2
+"""
+
+
+def write_ratings(path: Path, seed: int, users: int = 24) -> None:
+    """Ratings that follow the averages, with some noise."""
+    random = np.random.default_rng(7)
+    other = np.random.default_rng(seed)
+    lines = []
+    for user in range(users):
+        average = random.uniform(3, 9)
+        for item in range(int(random.integers(1, 4))):
+            others = random.uniform(3, 9)
+            score = int(np.clip(round((average + others) / 2 + random.normal()), 1, 10))
+            points = "\n- ".join(other.permutation(["slow", "honest", "quiet", "loud", "thin plot"]))
+            row = {
+                "user_id": f"u{user}",
+                "item_id": f"i{item}",
+                "user_persona": f"{PERSONA}\n\n[Average Rating]\n{average:.1f}",
+                "item_synopsis": f"[Like]\n- {points}\n\n[Dislike]\n- None\n\n[Average Rating]\n{others:.1f}",
+                "item_description": "Title: The Long Way Home (1998)\nGenres: Drama\nPlot: A family.",
+                "score": str(score),
+            }
+            lines.append(json.dumps(row))
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> Recipe:
+    write_ratings(tmp_path / "a.jsonl", 1)
+    write_ratings(tmp_path / "b.jsonl", 2)
+    first = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])
+    texts = [
+        {**first, "rationale": "Calm films suit this user."},
+        {"instruction": "Sum up.", "input": "- calm", "output": "[Like]\n- calm\n\n[Dislike]\n- None"},
+        {"instruction": "Sum up.", "input": "long " * 2000, "output": "None"},
+    ]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    (tmp_path / "recipe.toml").write_text(RECIPE.format(base=tiny_checkpoint("llama")))
+    return read_recipe(tmp_path / "recipe.toml")
+
+
+@pytest.fixture
+def rows(recipe: Recipe) -> list[RatingRow]:
+    return read_ratings(Path(recipe.data.ratings[0]))
+
+
+def test_a_user_is_in_one_part_only_and_always_the_same(rows: list[RatingRow]) -> None:
+    split = split_by_user(rows, 17, 0.25, 0.25)
+    users = [{row.user.user_id for row in part} for part in split]
+    assert all(users)
+    assert sum(map(len, users)) == len(set.union(*users)) == 24
+    again = split_by_user(list(reversed(rows)), 17, 0.25, 0.25)
+    assert [{row.user.user_id for row in part} for part in again] == users
+    assert [{row.user.user_id for row in part} for part in split_by_user(rows, 18, 0.25, 0.25)] != users
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("score", None, "missing: score"),
+        ("score", "good", "score must be a number, not 'good'"),
+        ("user_persona", "[Like]\n- calm", r"user_persona: no \[Average Rating\]"),
+    ],
+)
+def test_a_faulty_row_is_named(recipe: Recipe, field: str, value: str | None, words: str) -> None:
+    path = Path(recipe.data.ratings[0])
+    first, *others = path.read_text().splitlines()
+    row = json.loads(others[0])
+    row.pop(field)
+    if value is not None:
+        row[field] = value
+    path.write_text("\n".join([first, json.dumps(row)]))
+    with pytest.raises(InvalidInputError, match=rf"a\.jsonl:2: {words}"):
+        read_ratings(path)
+
+
+def test_the_ids_are_those_that_the_engine_sees(
+    rows: list[RatingRow], tiny_checkpoint: Callable[[str], Path], tiny_engine: Callable[..., Path]
+) -> None:
+    user = by_user(rows)[0]
+    group = Encoder(tiny_checkpoint("llama"), TEN).encode(user)
+    with Reranker.from_pretrained(tiny_engine("llama", "fp32"), scale=TEN, threads=1) as reranker:
+        job = reranker._groups.build(user[0].user, [row.item for row in user], Request(mode="score"))
+    assert job.group is not None
+    assert [group.instructions, group.user] == job.group.prefix
+    assert group.items == [suffix + job.group.answer_tokens for suffix in job.group.suffixes]
+    assert list(group.label_tokens) == job.group.label_tokens
+    assert group.ratings == [row.rating for row in user]
+
+
+def test_branching_is_the_engine(
+    rows: list[RatingRow], tiny_checkpoint: Callable[[str], Path], tiny_engine: Callable[..., Path]
+) -> None:
+    torch = pytest.importorskip("torch")
+    from exp3rt_trt.distill.branching import label_logits, make_batch
+    from transformers import AutoModelForCausalLM
+
+    checkpoint, some = tiny_checkpoint("llama"), [row for user in by_user(rows)[:6] for row in user]
+    encoder = Encoder(checkpoint, TEN)
+    batch = make_batch([encoder.encode(user) for user in by_user(some)])
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    logits = label_logits(model, batch)
+    logits.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.model.layers.parameters())
+    _, expected = rating_loss(logits.detach(), batch.ratings, TEN.values, 1.0, 1.0)
+    np.testing.assert_allclose(
+        predict(tiny_engine("llama", "fp32"), some, TEN, threads=1), expected.numpy(), atol=1e-4
+    )
+
+
+def test_soft_labels_have_the_rating_as_their_mean() -> None:
+    ratings = np.array([1.0, 1.3, 5.0, 7.25, 9.9, 10.0])
+    labels = soft_labels(ratings, TEN.values, 1.0)
+    np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(labels @ np.array(TEN.values), ratings, atol=1e-3)
+    assert labels[2].argmax() == 4
+
+
+def test_the_loss_falls_as_the_expected_rating_nears_the_true_one() -> None:
+    torch = pytest.importorskip("torch")
+    ratings = torch.tensor([7.0])
+    curves = [-0.5 * (torch.tensor(TEN.values) - centre)[None] ** 2 for centre in (3.0, 5.0, 7.0)]
+    losses = [float(rating_loss(curve, ratings, TEN.values, 1.0, 1.0)[0]) for curve in curves]
+    assert losses[0] > losses[1] > losses[2]
+    plain, expected = rating_loss(curves[0], ratings, TEN.values, 1.0, 0.0)
+    assert losses[0] == pytest.approx(float(plain) + (float(expected[0]) - 7) ** 2)
+
+
+def test_the_averages_fit_and_the_rows_made_from_it(rows: list[RatingRow]) -> None:
+    fit = AverageFit(rows, 1, 10)
+    errors = [row.rating - fit.predict(row) for row in rows]
+    assert abs(np.mean(errors)) < 1e-9  # least squares with a constant
+    half = fit.shrink(rows[0], 0.5)
+    assert half.rating == pytest.approx((rows[0].rating + fit.predict(rows[0])) / 2)
+    invented = only_averages(fit, np.random.default_rng(0), 5)
+    assert len({row.item.item_id for row in invented}) == 5
+    assert all(row.rating == fit.predict(row) for row in invented)
+
+
+def test_thinning_keeps_the_form(rows: list[RatingRow]) -> None:
+    user = by_user(rows)[0]
+    (thin, *_) = thin_out(user, np.random.default_rng(0), 0.5)
+    given, kept = user[0].item.profile or "", thin.item.profile or ""
+    assert kept.count("- ") < given.count("- ")
+    assert set(kept.splitlines()) <= set(given.splitlines())
+    assert all(heading in kept for heading in ("[Like]", "[Dislike]", "[Average Rating]"))
+    assert thin.rating == user[0].rating
+    assert sorted((thin_out(user, np.random.default_rng(0), 1.0)[0].item.profile or "").split()) == sorted(
+        given.split()
+    )
+
+
+def test_examples_begin_with_averages_and_spread_the_texts(recipe: Recipe) -> None:
+    encoder = Encoder(Path(recipe.base), TEN)
+    made = make_examples(recipe, encoder)
+    kinds = ["text" if "text" in example else len(example["group"]["items"]) for example in made.train]
+    assert kinds[:4] == [5] * 4
+    assert kinds.count("text") == 2
+    assert made.texts_left_out == 1
+    assert len(kinds) == 2 * (2 + 6) + 2
+    assert make_examples(recipe, encoder) == made
+
+
+def test_a_text_trains_its_answer_alone(recipe: Recipe) -> None:
+    encoder = Encoder(Path(recipe.base), TEN)
+    texts = [example["text"] for example in make_examples(recipe, encoder).train if "text" in example]
+    for text in texts:
+        answer = [i for i, label in zip(text["input_ids"], text["labels"], strict=True) if label != -100]
+        assert text["input_ids"][-len(answer) :] == answer
+        said = encoder.decode(answer)
+        assert said.startswith(("[Like]", " Calm films suit this user.\nPredicted User Rating: "))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("rank = 4", "ranks = 4", r"\[train\]: unknown key 'ranks'"),
+        ("rank = 4", 'rank = "4"', r"\[train\]: rank must be of type int"),
+        ("work = ", "# ", "missing: work"),
+    ],
+)
+@pytest.mark.usefixtures("recipe")
+def test_a_faulty_recipe_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InvalidInputError, match=words):
+        read_recipe(path)
+
+
+def test_a_step_is_done_once_for_the_same_inputs(tmp_path: Path) -> None:
+    calls: list[Path] = []
+
+    def make(folder: Path) -> dict[str, Any]:
+        calls.append(folder)
+        if len(calls) == 1:
+            raise RuntimeError("killed")
+        return {"calls": len(calls)}
+
+    with pytest.raises(RuntimeError):
+        run_step(tmp_path, "step", {"x": 1}, make)
+    assert run_step(tmp_path, "step", {"x": 1}, make) == run_step(tmp_path, "step", {"x": 1}, make)
+    assert len(calls) == 2
+    assert calls[0] == calls[1]
+    assert run_step(tmp_path, "step", {"x": 2}, make)[0] != calls[0]
+
+
+def test_the_comparison_sees_a_better_student(rows: list[RatingRow]) -> None:
+    fit = AverageFit(rows, 1, 10)
+    actual = np.array([row.rating for row in rows])
+    baseline = np.array([fit.predict(row) for row in rows])
+    judged = compare(rows, (actual + baseline) / 2, fit, seed=0)
+    middle, low, high = judged["difference"]["rmse"]
+    assert low < middle < high < 0
+    assert judged["student"]["rmse"] == pytest.approx(judged["baseline"]["rmse"] / 2)
+    same = compare(rows, baseline, fit, seed=0)["difference"]["mae"]
+    assert same == [0, 0, 0]
+
+
+def test_a_recipe_becomes_an_engine_and_goes_on_where_it_was(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl", reason="needs the extra [distill]")
+    pytest.importorskip("peft", reason="needs the extra [distill]")
+    import torch
+    from exp3rt_trt.distill.branching import label_logits, make_batch
+    from exp3rt_trt.distill.run import distill
+    from exp3rt_trt.distill.trainer import StudentTrainer
+    from transformers import AutoModelForCausalLM
+
+    steps: list[int] = []
+    loss = StudentTrainer.compute_loss
+
+    def stopping(self: StudentTrainer, *args: Any, **kwargs: Any) -> Any:
+        steps.append(self.state.global_step)
+        if len(steps) == 6:
+            raise KeyboardInterrupt
+        return loss(self, *args, **kwargs)
+
+    monkeypatch.setattr(StudentTrainer, "compute_loss", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        distill(recipe)
+    stopped_at = steps[-1]
+    made = distill(recipe)
+    assert stopped_at > 0
+    assert steps[6] in range(1, stopped_at + 1)
+    trained = len(steps)
+    assert distill(recipe) == made
+    assert len(steps) == trained
+    assert distill(replace(recipe, dtype="bf16")).engine != made.engine
+    assert len(steps) == trained
+
+    test = split_by_user(read_ratings(Path(recipe.data.ratings[0])), recipe.seed, 0.25, 0.25).test
+    assert made.test["a"]["rows"] == len(test)
+    model = AutoModelForCausalLM.from_pretrained(made.checkpoint, dtype=torch.float32)
+    encoder = Encoder(made.checkpoint, TEN)
+    batch = make_batch([encoder.encode(user) for user in by_user(test)])
+    with torch.no_grad():
+        _, expected = rating_loss(label_logits(model, batch), batch.ratings, TEN.values, 1.0, 1.0)
+    np.testing.assert_allclose(predict(made.engine, test, TEN, threads=1), expected.numpy(), atol=1e-4)
