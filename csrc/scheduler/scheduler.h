@@ -60,6 +60,7 @@ class Scheduler {
   void plan(std::size_t running_index, int num_tokens, bool precise);
   void assemble();
   void take_label_logits(Sequence& sequence, OutputValue value);
+  void keep_suffix(Sequence& candidate);
   void finish(GroupState& group, int candidate, Status status);
   void deliver(GroupState& group);
   void remove_finished();

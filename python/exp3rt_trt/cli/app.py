@@ -26,6 +26,14 @@ class Mode(str, Enum):
     reason = "reason"
 
 
+class RankingMode(str, Enum):
+    """How a ranking is made of ratings."""
+
+    score = "score"
+    reason = "reason"
+    adaptive = "adaptive"
+
+
 class Dtype(str, Enum):
     """Type of an engine's weights."""
 
@@ -91,7 +99,10 @@ def rank(
     output: Annotated[
         str | None, typer.Option(help="Write JSONL here instead of printing tables; - for stdout.")
     ] = None,
-    mode: Annotated[Mode, typer.Option(help="Rate at once, or reason first.")] = Mode.score,
+    mode: Annotated[
+        RankingMode,
+        typer.Option(help="Rate at once; reason first; or score all, and reason for possible winners."),
+    ] = RankingMode.score,
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Candidates to keep for each user; default all.")
     ] = None,
