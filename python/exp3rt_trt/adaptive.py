@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exp3rt_trt.errors import EngineError
-from exp3rt_trt.results import RankedResults, order_by_rating
+from exp3rt_trt.results import RankedResults, beyond_top, order_by_rating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -165,5 +165,10 @@ def merged(scored: RankedResults, reasoned: RankedResults | None, top_k: int | N
     if reasoned is not None:
         queue_s, compute_s = queue_s + reasoned.queue_s, compute_s + reasoned.compute_s
     return RankedResults(
-        order_by_rating(items, top_k), scored.user_id, queue_s, compute_s, num_reasoned=len(last)
+        order_by_rating(items, top_k),
+        scored.user_id,
+        queue_s,
+        compute_s,
+        num_reasoned=len(last),
+        beyond=beyond_top(items, top_k),
     )

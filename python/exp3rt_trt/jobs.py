@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.inputs import as_item, item_id_or_none
 from exp3rt_trt.rating import expected_rating, label_probabilities
-from exp3rt_trt.results import RankedItem, RankedResults, order_by_rating
+from exp3rt_trt.results import RankedItem, RankedResults, beyond_top, order_by_rating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,9 +156,13 @@ def ranking(
         for slot in job.slots
     ]
     queue_s, compute_s = (result.queue_s, result.compute_s) if result is not None else (0.0, 0.0)
-    num_reasoned = sum(item.reasoned for item in items)
     return RankedResults(
-        order_by_rating(items, job.top_k), job.user_id, queue_s, compute_s, num_reasoned=num_reasoned
+        order_by_rating(items, job.top_k),
+        job.user_id,
+        queue_s,
+        compute_s,
+        num_reasoned=sum(item.reasoned for item in items),
+        beyond=beyond_top(items, job.top_k),
     )
 
 

@@ -74,6 +74,7 @@ class RankedResults(Sequence[RankedItem]):
         error: why there is no ranking at all, else None; whoever looks at the items of such a result gets it
             raised.
         num_reasoned: how many candidates were reasoned for, those beyond top_k included.
+        beyond: the rated ones that top_k cut off, best first.
 
     Example:
         >>> best = next((r for r in ranked if r.status == "ok"), None)  # doctest: +SKIP
@@ -85,6 +86,7 @@ class RankedResults(Sequence[RankedItem]):
     compute_s: float = 0.0
     error: Exp3rtError | None = field(default=None)
     num_reasoned: int = 0
+    beyond: tuple[RankedItem, ...] = ()
 
     def __len__(self) -> int:
         return len(self._items())
@@ -126,6 +128,11 @@ def order_by_rating(items: Sequence[RankedItem], top_k: int | None = None) -> tu
     rated.sort(key=lambda item: -(item.expected_rating or 0.0))  # stable
     ranked = [_with_rank(item, rank) for rank, item in enumerate(rated[:top_k], start=1)]
     return (*ranked, *(item for item in items if item.expected_rating is None))
+
+
+def beyond_top(items: Sequence[RankedItem], top_k: int | None) -> tuple[RankedItem, ...]:
+    """Return the rated candidates that `order_by_rating` cuts off, in order and numbered."""
+    return tuple(r for r in order_by_rating(items) if top_k is not None and (r.rank or 0) > top_k)
 
 
 def _with_rank(item: RankedItem, rank: int) -> RankedItem:

@@ -49,6 +49,13 @@ class Scale(str, Enum):
     ten = "10"
 
 
+class Method(str, Enum):
+    """Shape of a calibration."""
+
+    isotonic = "isotonic"
+    linear = "linear"
+
+
 EngineOption = Annotated[
     str,
     typer.Option(
@@ -144,6 +151,23 @@ def bench(
 
     options = BenchOptions(engine, mode.value, users, candidates, reason_tokens, threads, kv_cache_mib)
     bench_command(workload, json, options)
+
+
+@app.command()
+def calibrate(
+    *,
+    engine: Annotated[Path, typer.Option(help="Engine directory; the calibration is written into it.")],
+    ratings: Annotated[
+        Path, typer.Option(help='Held-out JSONL: {"user": ..., "item": ..., "rating": number}.')
+    ],
+    method: Annotated[Method, typer.Option(help="Shape of the map.")] = Method.isotonic,
+    scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.five,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Fit what an engine's expected ratings mean in real ones."""
+    from exp3rt_trt.cli.calibrate import calibrate_command  # noqa: PLC0415
+
+    calibrate_command(engine, ratings, method.value, int(scale.value), threads)
 
 
 def main() -> None:
