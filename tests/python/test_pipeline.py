@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +25,6 @@ from typer.testing import CliRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 TEXTS = ["boats", "war", "a quiet sea", "77 houses", "love"]
 PROFILES = ProfileTable(
@@ -171,3 +172,11 @@ def test_the_command_calibrates(tiny_engine: Callable[[str, str], Path], tmp_pat
     made = Calibration.load(engine)
     assert made is not None
     assert made.apply([1.0, 5.0]).tolist() == pytest.approx([3.0, 3.0])
+
+
+def test_the_example_recommends_five(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = Path(__file__).parents[2] / "examples" / "recommend.py"
+    runpy.run_path(str(script))["main"](str(engine))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("nora: 12 candidates, ")
+    assert [line[:2] for line in lines[1::2]] == ["1 ", "2 ", "3 ", "4 ", "5 "]
