@@ -20,6 +20,7 @@ struct RerankGroup {
   int max_reasoning_tokens = 0;    // 0: score mode
   TokenIds end_tokens;             // end the reasoning and are not kept; empty: exactly max_reasoning_tokens
   double timeout_s = 0;            // from submission; 0: none
+  bool reuse_suffixes = false;     // suffixes are looked up in the cache, and left there; the numbers stay the same
 };
 
 }  // namespace exp3rt

@@ -11,8 +11,25 @@ PrefixCache::Lease::Lease(Lease&& other) noexcept
       pending_(std::move(other.pending_)),
       num_tokens_(other.num_tokens_) {}
 
+PrefixCache::Lease& PrefixCache::Lease::operator=(Lease&& other) noexcept {
+  std::swap(cache_, other.cache_);
+  std::swap(nodes_, other.nodes_);
+  std::swap(blocks_, other.blocks_);
+  std::swap(pending_, other.pending_);
+  std::swap(num_tokens_, other.num_tokens_);
+  return *this;
+}
+
 PrefixCache::Lease::~Lease() {
   for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) cache_->drop(*node);
+}
+
+void PrefixCache::Lease::add(Node* node) {
+  cache_->hold(node);
+  nodes_.push_back(node);
+  const int num_tokens = static_cast<int>(node->key.second.size());
+  blocks_.push_back({node->block.id(), num_tokens});
+  num_tokens_ += num_tokens;
 }
 
 void PrefixCache::Lease::mark_computed(const Run& run) {
@@ -44,7 +61,7 @@ std::vector<PrefixCache::Node*> PrefixCache::find(const std::vector<Chunk>& chun
   std::vector<Node*> chain;
   const Node* node = &root_;
   for (const auto& [segment, tokens] : chunks) {
-    const auto child = node->children.find(tokens);
+    const auto child = node->children.find({Part::kPrefix, tokens});
     if (child == node->children.end()) break;
     node = chain.emplace_back(child->second.get());
   }
@@ -63,7 +80,7 @@ std::optional<PrefixCache::Lease> PrefixCache::acquire(const std::vector<TokenId
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     const auto& [segment, tokens] = chunks[i];
     if (i >= num_found) {
-      Node* node = insert(i ? lease.nodes_.back() : &root_, tokens);
+      Node* node = insert(i ? lease.nodes_.back() : &root_, {Part::kPrefix, tokens}, pool_.allocate());
       hold(node);
       lease.nodes_.push_back(node);
       if (segment != run_segment) lease.pending_.push_back({static_cast<int>(i), 0, lease.num_tokens_, {}});
@@ -78,6 +95,32 @@ std::optional<PrefixCache::Lease> PrefixCache::acquire(const std::vector<TokenId
   return lease;
 }
 
+PrefixCache::Lease PrefixCache::extend(const Lease& prefix, std::span<const TokenId> suffix) {
+  Lease lease(this);
+  for (Node* node : prefix.nodes_) lease.add(node);
+  for (; suffix.size() >= kBlockTokens; suffix = suffix.subspan(kBlockTokens)) {
+    const Node* parent = lease.nodes_.empty() ? &root_ : lease.nodes_.back();
+    const auto child = parent->children.find({Part::kSuffix, TokenIds(suffix.begin(), suffix.begin() + kBlockTokens)});
+    if (child == parent->children.end()) break;
+    lease.add(child->second.get());
+  }
+  return lease;
+}
+
+void PrefixCache::keep_suffix(const Lease& prefix, std::span<const TokenId> suffix, int first_block,
+                              std::span<BlockPool::Block> blocks) {
+  Lease lease = extend(prefix, suffix);  // holds the chain while it grows
+  const std::size_t num_found = lease.nodes_.size() - prefix.nodes_.size();
+  for (std::size_t i = num_found; i >= static_cast<std::size_t>(first_block) && i * kBlockTokens < suffix.size(); ++i) {
+    const auto tokens = suffix.subspan(i * kBlockTokens, kBlockTokens);
+    Node* node = insert(lease.nodes_.empty() ? &root_ : lease.nodes_.back(),
+                        {Part::kSuffix, TokenIds(tokens.begin(), tokens.end())},
+                        std::move(blocks[i - static_cast<std::size_t>(first_block)]));
+    node->computed = true;
+    lease.add(node);
+  }
+}
+
 bool PrefixCache::reserve(int num_blocks) {
   if (pool_.num_free() + num_cached_ < num_blocks) return false;
   while (pool_.num_free() < num_blocks) evict(lru_.begin()->second);
@@ -88,14 +131,14 @@ void PrefixCache::clear() {
   while (!lru_.empty()) evict(lru_.begin()->second);
 }
 
-PrefixCache::Node* PrefixCache::insert(Node* parent, const TokenIds& tokens) {
+PrefixCache::Node* PrefixCache::insert(Node* parent, Key key, BlockPool::Block block) {
   auto node = std::make_unique<Node>();
   node->parent = parent;
-  node->tokens = tokens;
-  node->block = pool_.allocate();
+  node->key = key;
+  node->block = std::move(block);
   ++num_nodes_;
   ++num_cached_;  // until the caller holds it
-  return parent->children.emplace(tokens, std::move(node)).first->second.get();
+  return parent->children.emplace(std::move(key), std::move(node)).first->second.get();
 }
 
 void PrefixCache::hold(Node* node) {
@@ -117,7 +160,7 @@ void PrefixCache::evict(Node* leaf) {
   Node* parent = leaf->parent;
   --num_nodes_;
   --num_cached_;
-  parent->children.erase(TokenIds(leaf->tokens));  // a copy: the node dies here
+  parent->children.erase(Key(leaf->key));  // a copy: the node dies here
   const bool now_leaf = parent != &root_ && parent->leases == 0 && parent->children.empty();
   if (now_leaf) lru_.insert({parent->last_used, parent});
 }

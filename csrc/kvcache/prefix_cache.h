@@ -22,6 +22,9 @@ namespace exp3rt {
 //  - `acquire` returns a lease on the whole chain, or nothing (and changes nothing) when there is no room. What was
 //    not cached is inserted at once, so that a second group with the same prefix finds it; whoever holds the lease
 //    that inserted it must compute it (`pending`), in order, and call `mark_computed`.
+//  - Below a prefix lie suffixes: whole blocks that a candidate computed and handed over with `keep_suffix`; the last
+//    tokens, which fill no block, are not kept. `extend` finds them again. Prefixes and suffixes never stand for each
+//    other, whatever their tokens: a bf16 engine computes them at different widths (core/batch.h).
 //  - A node in any live lease is never evicted. Others go least recently used first, leaves before parents.
 //  - free + cached + in use = total, after every call.
 // Not thread-safe. Outlives its leases.
@@ -41,7 +44,7 @@ class PrefixCache {
   class Lease {
    public:
     Lease(Lease&& other) noexcept;
-    Lease& operator=(Lease&&) = delete;
+    Lease& operator=(Lease&& other) noexcept;
     ~Lease();
 
     std::span<const KeyBlock> blocks() const { return blocks_; }
@@ -53,6 +56,7 @@ class PrefixCache {
    private:
     friend class PrefixCache;
     explicit Lease(PrefixCache* cache) : cache_(cache) {}
+    void add(Node* node);  // which is held from now on
     PrefixCache* cache_;
     std::vector<Node*> nodes_;  // held; empty once moved from
     std::vector<KeyBlock> blocks_;
@@ -66,6 +70,12 @@ class PrefixCache {
   PrefixCache& operator=(const PrefixCache&) = delete;
 
   std::optional<Lease> acquire(const std::vector<TokenIds>& segments);
+  // The prefix and as many whole blocks of the suffix as are here; a lease of its own on all of them.
+  Lease extend(const Lease& prefix, std::span<const TokenId> suffix);
+  // Takes the computed blocks of a suffix of whole blocks, from its block first_block on; `extend` has found those
+  // before. Blocks whose tokens are here already stay the caller's.
+  void keep_suffix(const Lease& prefix, std::span<const TokenId> suffix, int first_block,
+                   std::span<BlockPool::Block> blocks);
   // Makes at least num_blocks free in the pool; false (and the pool as it was) when leases hold too much.
   bool reserve(int num_blocks);
   void clear();  // drops everything that no lease holds
@@ -74,11 +84,13 @@ class PrefixCache {
   int num_leased() const { return num_nodes_ - num_cached_; }
 
  private:
+  enum class Part { kPrefix, kSuffix };
+  using Key = std::pair<Part, TokenIds>;  // 1..kBlockTokens
   struct Node {
     Node* parent = nullptr;
-    TokenIds tokens;  // 1..kBlockTokens
+    Key key;
     BlockPool::Block block;
-    std::map<TokenIds, std::unique_ptr<Node>> children;
+    std::map<Key, std::unique_ptr<Node>> children;
     int leases = 0;
     bool computed = false;
     std::uint64_t last_used = 0;
@@ -87,7 +99,7 @@ class PrefixCache {
 
   static std::vector<Chunk> chunks_of(const std::vector<TokenIds>& segments);
   std::vector<Node*> find(const std::vector<Chunk>& chunks);
-  Node* insert(Node* parent, const TokenIds& tokens);
+  Node* insert(Node* parent, Key key, BlockPool::Block block);
   void hold(Node* node);
   void drop(Node* node);
   void evict(Node* leaf);

@@ -133,14 +133,17 @@ void Scheduler::admit_group() {
 bool Scheduler::admit_candidate(GroupState& group) {
   const int index = group.num_admitted;
   const TokenIds& suffix = group.request.suffixes[static_cast<std::size_t>(index)];
-  const int needed = num_blocks(static_cast<std::size_t>(max_own_tokens(group.request, suffix)));
+  std::optional<PrefixCache::Lease> reused;  // before making room, so that it is not made of these
+  if (group.request.reuse_suffixes) reused = cache_.extend(*group.lease, reusable_part(group.request, suffix));
+  const int num_reused = reused ? static_cast<int>(reused->blocks().size() - group.lease->blocks().size()) : 0;
+  const int needed = num_blocks(static_cast<std::size_t>(max_own_tokens(group.request, suffix))) - num_reused;
   if (!cache_.reserve(needed)) return false;
   std::vector<BlockPool::Block> blocks;
   for (int i = 0; i < needed; ++i) {
     batch_.fresh_blocks.push_back(blocks.emplace_back(pool_.allocate()).id());
   }
-  const Sequence& sequence = running_.emplace_back(make_candidate(group, index, std::move(blocks)));
-  stats_.prompt_tokens_reused += sequence.num_context_tokens;
+  const Sequence& sequence = running_.emplace_back(make_candidate(group, index, std::move(reused), std::move(blocks)));
+  stats_.prompt_tokens_reused += sequence.num_context_tokens + sequence.num_computed;
   ++group.num_admitted;
   return true;
 }
@@ -251,7 +254,15 @@ void Scheduler::take_label_logits(Sequence& sequence, OutputValue value) {
         std::move(value.label_logits);
   }
   sequence.finished = true;
+  if (finite && sequence.group->request.reuse_suffixes) keep_suffix(sequence);
   finish(*sequence.group, sequence.index, finite ? Status::kOk : Status::kFailed);
+}
+
+void Scheduler::keep_suffix(Sequence& candidate) {
+  const RerankGroup& request = candidate.group->request;
+  const TokenIds& suffix = request.suffixes[static_cast<std::size_t>(candidate.index)];
+  cache_.keep_suffix(*candidate.group->lease, reusable_part(request, suffix), candidate.num_reused_blocks(),
+                     candidate.owned);
 }
 
 void Scheduler::finish(GroupState& group, int candidate, Status status) {

@@ -62,6 +62,7 @@ class Scheduler {
   void assemble();
   void take_label_logits(Sequence& sequence, OutputValue value);
   void take_next_tokens(Sequence& sequence, std::span<const OutputValue> values);
+  void keep_suffix(Sequence& candidate);
   void finish(GroupState& group, int candidate, Status status);
   void deliver(GroupState& group);
   void remove_finished();

@@ -68,13 +68,28 @@ int max_own_tokens(const RerankGroup& request, const TokenIds& suffix) {
   return static_cast<int>(suffix.size() + request.answer_tokens.size()) + request.max_reasoning_tokens;
 }
 
-Sequence make_candidate(GroupState& group, int candidate, std::vector<BlockPool::Block> blocks) {
+std::span<const TokenId> reusable_part(const RerankGroup& request, const TokenIds& suffix) {
+  const bool reasons = request.max_reasoning_tokens > 0;
+  const int num_tokens = static_cast<int>(suffix.size());
+  const int before_label = num_tokens + static_cast<int>(request.answer_tokens.size()) - kPreciseAnswerTokens;
+  const int reusable = reasons ? num_tokens - 1 : std::clamp(before_label, 0, num_tokens);
+  return std::span(suffix).first(static_cast<std::size_t>(reusable / kBlockTokens * kBlockTokens));
+}
+
+Sequence make_candidate(GroupState& group, int candidate, std::optional<PrefixCache::Lease> reused,
+                        std::vector<BlockPool::Block> blocks) {
   const RerankGroup& request = group.request;
   Sequence sequence;
   sequence.group = &group;
   sequence.index = candidate;
   sequence.num_context_blocks = static_cast<int>(group.lease->blocks().size());
   sequence.num_context_tokens = group.lease->num_tokens();
+  if (reused) {
+    const auto found = reused->blocks().subspan(static_cast<std::size_t>(sequence.num_context_blocks));
+    for (const KeyBlock& block : found) sequence.own_blocks.push_back(block.block);
+    sequence.num_computed = reused->num_tokens() - sequence.num_context_tokens;
+  }
+  sequence.reused = std::move(reused);
   sequence.owned = std::move(blocks);
   for (const auto& block : sequence.owned) sequence.own_blocks.push_back(block.id());
   TokenIds tokens = request.suffixes[static_cast<std::size_t>(candidate)];
@@ -87,6 +102,7 @@ Sequence make_candidate(GroupState& group, int candidate, std::vector<BlockPool:
     append(tokens, request.answer_tokens);
   }
   feed(sequence, std::move(tokens));
+  sequence.next_pending = static_cast<std::size_t>(sequence.num_computed);
   return sequence;
 }
 

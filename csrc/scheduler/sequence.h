@@ -44,8 +44,9 @@ struct Sequence {
   int num_context_blocks = 0;  // leading blocks of the group's lease that it attends to
   int num_context_tokens = 0;  // = position of its first own token
   std::vector<BlockId> own_blocks;
-  std::vector<BlockPool::Block> owned;  // keeps own_blocks alive for a candidate (a prefix run's belong to the cache)
-  TokenIds pending;                     // still to be computed, from next_pending on
+  std::optional<PrefixCache::Lease> reused;  // of a candidate whose first own_blocks were in the cache
+  std::vector<BlockPool::Block> owned;       // a candidate's other own_blocks (a prefix run's belong to the cache)
+  TokenIds pending;                          // still to be computed, from next_pending on
   std::size_t next_pending = 0;
   int num_computed = 0;   // own tokens that went into a batch
   bool decoding = false;  // past the prompt
@@ -53,13 +54,18 @@ struct Sequence {
   bool finished = false;  // leaves the scheduler after this step
 
   int num_pending() const { return static_cast<int>(pending.size() - next_pending); }
+  int num_reused_blocks() const { return static_cast<int>(own_blocks.size() - owned.size()); }  // of a candidate
   int num_precise() const;  // how many of the last pending tokens are computed precisely (core/batch.h)
   bool ready() const { return group->lease->computed_up_to(num_context_blocks); }
 };
 
 Sequence make_prefix_sequence(GroupState& group, int run_index);
-// `blocks` hold all that the candidate can ever need: see max_own_tokens.
-Sequence make_candidate(GroupState& group, int candidate, std::vector<BlockPool::Block> blocks);
+// `reused` and `blocks` hold all that the candidate can ever need: see max_own_tokens.
+Sequence make_candidate(GroupState& group, int candidate, std::optional<PrefixCache::Lease> reused,
+                        std::vector<BlockPool::Block> blocks);
+// The leading part of a suffix that can stand in the cache for later groups: whole blocks without a precise row
+// (core/batch.h), and without the last token, whose output is needed.
+std::span<const TokenId> reusable_part(const RerankGroup& request, const TokenIds& suffix);
 int max_own_tokens(const RerankGroup& request, const TokenIds& suffix);
 
 // Lets the next batch compute guesses of what follows the pending token, at most `count`.

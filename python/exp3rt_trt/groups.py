@@ -68,13 +68,18 @@ class GroupBuilder:
             "reason": self._ending(chat, "reason", max_reasoning_tokens),
         }
 
-    def build(self, user: object, candidates: object, request: Request) -> Job:
+    def build(
+        self, user: object, candidates: object, request: Request, mode: Mode, *, staged: bool = False
+    ) -> Job:
         """Check and tokenize a user and candidates.
 
         Args:
             user: see `inputs.as_user`.
             candidates: an iterable, see `inputs.as_item`.
-            request: how to rate.
+            request: how to rank.
+            mode: how to rate; "score" or "reason".
+            staged: whether the candidates are rated in both modes, so that what the first computed of them is
+                kept for the second.
 
         Returns:
             A job with a slot for every candidate; faulty ones have a status and an error.
@@ -86,7 +91,7 @@ class GroupBuilder:
         slots = make_slots(as_candidates(candidates))
         segment = self._template.user_segment(profile, self._scale)
         prefix = [self._instructions, self._tokenizer.encode_segment(segment, after=self._instructions)]
-        ending = self._endings[request.mode]
+        ending = self._endings[mode]
         suffixes = []
         for number, suffix in self._suffixes(slots, prefix[1], ending):
             excess = self._limits.excess(prefix, len(suffix), ending.max_reasoning_tokens, len(ending.answer))
@@ -103,8 +108,11 @@ class GroupBuilder:
             max_reasoning_tokens=ending.max_reasoning_tokens,
             end_tokens=self._end_tokens,
             timeout_s=request.timeout_s or 0.0,
+            reuse_suffixes=staged,
         )
-        return Job(profile.user_id, slots, group if suffixes else None, request.mode, request.top_k)
+        return Job(
+            profile.user_id, slots, group if suffixes else None, mode, None if staged else request.top_k
+        )
 
     def _suffixes(
         self, slots: Sequence[Slot], after: TokenIds, ending: _Ending

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.inputs import as_item, item_id_or_none
 from exp3rt_trt.rating import expected_rating, label_probabilities
-from exp3rt_trt.results import RankedItem, RankedResults, order_by_rating
+from exp3rt_trt.results import RankedItem, RankedResults, beyond_top, order_by_rating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exp3rt_trt._core import CandidateResult, GroupResult, RerankGroup
     from exp3rt_trt.inputs import Id, Item
-    from exp3rt_trt.prompts import Mode
+    from exp3rt_trt.prompts import Mode, RankingMode
     from exp3rt_trt.rating import RatingScale
     from exp3rt_trt.results import Status
     from exp3rt_trt.tokenization import TokenIds
+
+# Half the width of the interval that a score is taken to leave open, in standard deviations of its labels.
+UNCERTAINTY = 0.25
 
 NO_RATING = {
     "failed": "the model gave no finite number for this candidate",
@@ -31,13 +34,20 @@ NO_RATING = {
 class Request:
     """How to rate: what `Reranker.rank` takes beside user and candidates."""
 
-    mode: Mode = "score"
+    mode: RankingMode = "score"
     top_k: int | None = None
     timeout_s: float | None = None
+    uncertainty: float = UNCERTAINTY
 
     def __post_init__(self) -> None:
-        if self.mode not in ("score", "reason"):
-            raise InvalidInputError(f'mode must be "score" or "reason", not {self.mode!r}')
+        if self.mode not in ("score", "reason", "adaptive"):
+            raise InvalidInputError(f'mode must be "score", "reason" or "adaptive", not {self.mode!r}')
+        if self.mode == "adaptive" and self.top_k is None:
+            raise InvalidInputError(
+                'mode "adaptive" needs top_k: it reasons for those that can be among them'
+            )
+        if not self.uncertainty >= 0:
+            raise InvalidInputError(f"uncertainty must be at least 0, not {self.uncertainty}")
         if self.top_k is not None and self.top_k < 1:
             raise InvalidInputError(f"top_k must be at least 1, or None for all, not {self.top_k}")
         if self.timeout_s is not None and not self.timeout_s > 0:
@@ -146,7 +156,14 @@ def ranking(
         for slot in job.slots
     ]
     queue_s, compute_s = (result.queue_s, result.compute_s) if result is not None else (0.0, 0.0)
-    return RankedResults(order_by_rating(items, job.top_k), job.user_id, queue_s, compute_s)
+    return RankedResults(
+        order_by_rating(items, job.top_k),
+        job.user_id,
+        queue_s,
+        compute_s,
+        num_reasoned=sum(item.reasoned for item in items),
+        beyond=beyond_top(items, job.top_k),
+    )
 
 
 def _rated(

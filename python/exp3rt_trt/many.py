@@ -13,8 +13,9 @@ from exp3rt_trt.results import RankedResults
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from exp3rt_trt.adaptive import AdaptivePending
     from exp3rt_trt.errors import EngineError
-    from exp3rt_trt.pending import Pending
+    from exp3rt_trt.pending import Pending, Work
 
 LOOK_AHEAD = 512  # candidates at work before another user is taken in
 
@@ -24,7 +25,7 @@ class Starter(Protocol):
 
     def __call__(
         self, user: object, candidates: object, recover: Callable[[EngineError], RankedResults]
-    ) -> Pending[RankedResults]:
+    ) -> Pending[RankedResults] | AdaptivePending:
         """Submit them; `recover` makes the results if the executor fails."""
 
 
@@ -44,7 +45,7 @@ def rank_in_order(
         Results in the order of the jobs; those of a job that failed have its error.
     """
 
-    def start_job(numbered: tuple[int, object]) -> Pending[RankedResults] | Settled[RankedResults]:
+    def start_job(numbered: tuple[int, object]) -> Work[RankedResults]:
         number, job = numbered
         if not isinstance(job, (tuple, list)) or len(job) != 2:
             words = f"jobs[{number}] must be a pair of user and candidates, not {type(job).__name__}"

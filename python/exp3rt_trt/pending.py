@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from exp3rt_trt.errors import EngineError, InvalidInputError
 
@@ -17,6 +17,24 @@ if TYPE_CHECKING:
 
 _Input = TypeVar("_Input")
 _Output = TypeVar("_Output")
+_Done_co = TypeVar("_Done_co", covariant=True)
+
+
+class Work(Protocol[_Done_co]):
+    """What is under way and has an output in the end."""
+
+    @property
+    def num_candidates(self) -> int:
+        """How many candidates are at work."""
+
+    def done(self) -> bool:
+        """Return whether `result` would not wait."""
+
+    def result(self) -> _Done_co:
+        """Wait for the output."""
+
+    def cancel(self) -> None:
+        """Call off what is not finished."""
 
 
 class Pending(Generic[_Output]):
@@ -130,7 +148,7 @@ class Settled(Generic[_Output]):
 
 def in_order(
     inputs: Iterable[_Input],
-    start: Callable[[_Input], Pending[_Output] | Settled[_Output]],
+    start: Callable[[_Input], Work[_Output]],
     max_candidates: int,
 ) -> Iterator[_Output]:
     """Start inputs ahead of the one whose output is waited for, so that they are computed together.
@@ -147,7 +165,7 @@ def in_order(
         Exception: what `inputs` raised, after the outputs of those before.
     """
     source = iter(inputs)
-    ahead: deque[Pending[_Output] | Settled[_Output]] = deque()
+    ahead: deque[Work[_Output]] = deque()
     fault: Exception | None = None
     exhausted = False
     try:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from exp3rt_trt.inputs import Item, UserProfile
     from exp3rt_trt.rating import RatingScale
 
-Mode: TypeAlias = Literal["score", "reason"]
+Mode: TypeAlias = Literal["score", "reason"]  # how a rating is made
+RankingMode: TypeAlias = Literal["score", "reason", "adaptive"]  # how a ranking is made of ratings
 
 SCORE_OPENING = "Predicted User Rating: "
 REASON_OPENING = "Reasoning:"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from exp3rt_trt.adaptive import AdaptivePending, contenders
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.groups import GroupBuilder, RawGroupBuilder, RawPrompts
-from exp3rt_trt.jobs import Job, Limits, Request, ranking
+from exp3rt_trt.inputs import as_user
+from exp3rt_trt.jobs import UNCERTAINTY, Job, Limits, Request, ranking
 from exp3rt_trt.many import LOOK_AHEAD, rank_in_order
 from exp3rt_trt.pending import Pending, in_order
 from exp3rt_trt.prompts import DEFAULT, PLAIN, Chat
@@ -26,8 +30,8 @@ if TYPE_CHECKING:
     from exp3rt_trt._core import GroupResult
     from exp3rt_trt.engines.engine import Engine
     from exp3rt_trt.errors import EngineError
-    from exp3rt_trt.inputs import ItemLike, UserLike
-    from exp3rt_trt.prompts import Mode, PromptTemplate
+    from exp3rt_trt.inputs import ItemLike, UserLike, UserProfile
+    from exp3rt_trt.prompts import PromptTemplate, RankingMode
     from exp3rt_trt.results import RankedResults
     from exp3rt_trt.stats import RerankerStats
 
@@ -130,8 +134,9 @@ class Reranker:
         candidates: Iterable[ItemLike],
         *,
         top_k: int | None = None,
-        mode: Mode = "score",
+        mode: RankingMode = "score",
         timeout_s: float | None = None,
+        uncertainty: float = UNCERTAINTY,
     ) -> RankedResults:
         """Rate and order a user's candidates.
 
@@ -139,9 +144,12 @@ class Reranker:
             user: a UserProfile, a mapping with its fields, or the profile's text.
             candidates: Items, mappings with their fields, or descriptions; the ids must differ.
             top_k: how many rated candidates to return; None for all.
-            mode: "score" reads the rating at once; "reason" lets the student explain itself first.
+            mode: "score" reads the rating at once; "reason" lets the student explain itself first; "adaptive"
+                scores all, then reasons for those that can still be among the top_k, which it needs.
             timeout_s: seconds after which candidates that are not finished come back as expired; None for no
                 limit.
+            uncertainty: in mode "adaptive", how far a reasoned rating may lie from the scored one, in
+                standard deviations of the scored distribution; see `adaptive.can_enter`.
 
         Returns:
             Rated candidates, best first, then those without a rating, with the reason. Empty for no
@@ -151,7 +159,7 @@ class Reranker:
             InvalidInputError: naming the user's field or the option that cannot be used.
             EngineError: if the executor failed, or the Reranker is closed.
         """
-        return self._start(self._groups.build(user, candidates, Request(mode, top_k, timeout_s))).result()
+        return self._start(user, candidates, Request(mode, top_k, timeout_s, uncertainty)).result()
 
     async def arank(
         self,
@@ -159,22 +167,24 @@ class Reranker:
         candidates: Iterable[ItemLike],
         *,
         top_k: int | None = None,
-        mode: Mode = "score",
+        mode: RankingMode = "score",
         timeout_s: float | None = None,
+        uncertainty: float = UNCERTAINTY,
     ) -> RankedResults:
         """As `rank`, without blocking the event loop; cancelling the task stops the computation."""
         import asyncio  # noqa: PLC0415  (not needed by those who do not use it)
 
-        job = await asyncio.to_thread(self._groups.build, user, candidates, Request(mode, top_k, timeout_s))
-        return await self._start(job).wait()
+        request = Request(mode, top_k, timeout_s, uncertainty)
+        return await (await asyncio.to_thread(self._start, user, candidates, request)).wait()
 
     def rank_many(
         self,
         jobs: Iterable[tuple[UserLike, Iterable[ItemLike]]],
         *,
         top_k: int | None = None,
-        mode: Mode = "score",
+        mode: RankingMode = "score",
         timeout_s: float | None = None,
+        uncertainty: float = UNCERTAINTY,
         progress: Callable[[int, int | None], None] | None = None,
     ) -> Iterator[RankedResults]:
         """Rate and order the candidates of many users, computed together.
@@ -184,6 +194,7 @@ class Reranker:
             top_k: see `rank`.
             mode: see `rank`.
             timeout_s: see `rank`; for each user by itself.
+            uncertainty: see `rank`.
             progress: called after each user with how many are done, and how many there are if that is known.
 
         Yields:
@@ -193,13 +204,13 @@ class Reranker:
         Raises:
             InvalidInputError: naming the option that cannot be used.
         """
-        request = Request(mode, top_k, timeout_s)
+        request = Request(mode, top_k, timeout_s, uncertainty)
         self._runtime.check_process()
 
         def start(
             user: object, candidates: object, recover: Callable[[EngineError], RankedResults]
-        ) -> Pending[RankedResults]:
-            return self._start(self._groups.build(user, candidates, request), recover)
+        ) -> Pending[RankedResults] | AdaptivePending:
+            return self._start(user, candidates, request, recover)
 
         return rank_in_order(jobs, start, progress)
 
@@ -255,6 +266,39 @@ class Reranker:
         self.close()
 
     def _start(
+        self,
+        user: object,
+        candidates: object,
+        request: Request,
+        recover: Callable[[EngineError], RankedResults] | None = None,
+    ) -> Pending[RankedResults] | AdaptivePending:
+        if request.mode != "adaptive":
+            return self._start_job(self._groups.build(user, candidates, request, request.mode), recover)
+        return self._start_adaptive(as_user(user), candidates, request, recover)
+
+    def _start_adaptive(
+        self,
+        user: UserProfile,
+        candidates: object,
+        request: Request,
+        recover: Callable[[EngineError], RankedResults] | None,
+    ) -> AdaptivePending:
+        started = time.monotonic()
+        job = self._groups.build(user, candidates, request, "score", staged=True)
+        items = {slot.item_id: slot.item for slot in job.slots if slot.status == "ok"}
+
+        def reason(scored: RankedResults) -> Pending[RankedResults] | None:
+            chosen = contenders(scored, self.scale, request.top_k or len(scored), request.uncertainty)
+            if not chosen:
+                return None
+            rest = request.timeout_s and max(request.timeout_s - (time.monotonic() - started), 1e-9)
+            again = [items[item.item_id] for item in chosen]
+            second = replace(request, timeout_s=rest)
+            return self._start_job(self._groups.build(user, again, second, "reason", staged=True))
+
+        return AdaptivePending(self._start_job(job), reason, request.top_k, recover)
+
+    def _start_job(
         self, job: Job, recover: Callable[[EngineError], RankedResults] | None = None
     ) -> Pending[RankedResults]:
         decode = self._tokenizer.decode if job.mode == "reason" else None

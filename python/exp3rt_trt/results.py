@@ -26,7 +26,7 @@ class RankedItem:
         title: if known.
         expected_rating: on the scale's values; None unless ok.
         probabilities: float64 [num_labels], sums to 1; None unless ok.
-        reasoning: the student's words in reason mode, else None.
+        reasoning: the student's words before it rated; None if it rated at once.
         item: the caller's own object, unchanged.
         status: ok, or why it has no rating: too_long, failed (the model gave no finite number), cancelled,
             expired, invalid, duplicate.
@@ -42,6 +42,11 @@ class RankedItem:
     item: object
     status: Status = "ok"
     error: str | None = None
+
+    @property
+    def reasoned(self) -> bool:
+        """Whether the rating was read behind a reasoning, or else at once."""
+        return self.reasoning is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values, without the caller's object."""
@@ -68,6 +73,8 @@ class RankedResults(Sequence[RankedItem]):
         compute_s: seconds from there to the last result.
         error: why there is no ranking at all, else None; whoever looks at the items of such a result gets it
             raised.
+        num_reasoned: how many candidates were reasoned for, those beyond top_k included.
+        beyond: the rated ones that top_k cut off, best first.
 
     Example:
         >>> best = next((r for r in ranked if r.status == "ok"), None)  # doctest: +SKIP
@@ -78,6 +85,8 @@ class RankedResults(Sequence[RankedItem]):
     queue_s: float = 0.0
     compute_s: float = 0.0
     error: Exp3rtError | None = field(default=None)
+    num_reasoned: int = 0
+    beyond: tuple[RankedItem, ...] = ()
 
     def __len__(self) -> int:
         return len(self._items())
@@ -119,6 +128,11 @@ def order_by_rating(items: Sequence[RankedItem], top_k: int | None = None) -> tu
     rated.sort(key=lambda item: -(item.expected_rating or 0.0))  # stable
     ranked = [_with_rank(item, rank) for rank, item in enumerate(rated[:top_k], start=1)]
     return (*ranked, *(item for item in items if item.expected_rating is None))
+
+
+def beyond_top(items: Sequence[RankedItem], top_k: int | None) -> tuple[RankedItem, ...]:
+    """Return the rated candidates that `order_by_rating` cuts off, in order and numbered."""
+    return tuple(r for r in order_by_rating(items) if top_k is not None and (r.rank or 0) > top_k)
 
 
 def _with_rank(item: RankedItem, rank: int) -> RankedItem:

@@ -26,6 +26,17 @@ std::vector<BlockId> ids(const PrefixCache::Lease& lease) {
   return out;
 }
 
+// What a candidate does: computes the blocks of a suffix that are not there, and hands them over.
+void keep(BlockPool& pool, PrefixCache& cache, const PrefixCache::Lease& prefix, const TokenIds& suffix) {
+  const PrefixCache::Lease found = cache.extend(prefix, suffix);
+  const int num_found = static_cast<int>(found.blocks().size() - prefix.blocks().size());
+  const int missing = static_cast<int>(suffix.size()) / kBlockTokens - num_found;
+  if (!cache.reserve(missing)) return;
+  std::vector<BlockPool::Block> blocks;
+  for (int i = 0; i < missing; ++i) blocks.push_back(pool.allocate());
+  cache.keep_suffix(prefix, suffix, num_found, blocks);
+}
+
 }  // namespace
 
 TEST_CASE("block pool: blocks are unique, come back when dropped, and the last freed is reused first") {
@@ -131,6 +142,45 @@ TEST_CASE("prefix cache: an empty prefix is a lease on nothing") {
   CHECK(with_empty_segment->blocks().size() == 1);
 }
 
+TEST_CASE("prefix cache: suffixes are found below their prefix, and never stand for a prefix") {
+  BlockPool pool(8);
+  PrefixCache cache(pool);
+  const TokenIds suffix = iota(500, 2 * kBlockTokens);
+  auto prefix = cache.acquire({iota(0, 5)});
+  compute_all(*prefix);
+  CHECK(cache.extend(*prefix, suffix).blocks().size() == 1);
+  keep(pool, cache, *prefix, suffix);
+  CHECK(cache.num_cached() == 2);
+  CHECK(cache.extend(*prefix, suffix).num_tokens() == 5 + 2 * kBlockTokens);
+  CHECK(cache.extend(*prefix, std::span(suffix).first(2 * kBlockTokens - 1)).blocks().size() == 2);
+  CHECK(cache.extend(*cache.acquire({iota(9, 5)}), suffix).blocks().size() == 1);  // another's
+  const auto longer = cache.acquire({iota(0, 5), suffix});
+  CHECK(longer->pending().size() == 1);  // computed at another width, so computed again
+  CHECK(cache.num_cached() == 3);
+}
+
+TEST_CASE("prefix cache: two candidates that computed the same suffix keep it once, and it goes leaves first") {
+  BlockPool pool(5);
+  PrefixCache cache(pool);
+  const TokenIds suffix = iota(500, 2 * kBlockTokens);
+  {
+    auto prefix = cache.acquire({{1}});
+    compute_all(*prefix);
+    std::vector<BlockPool::Block> first, second;
+    for (auto* blocks : {&first, &second}) {
+      for (int i = 0; i < 2; ++i) blocks->push_back(pool.allocate());
+    }
+    cache.keep_suffix(*prefix, suffix, 0, first);
+    cache.keep_suffix(*prefix, suffix, 0, second);
+    CHECK(cache.num_cached() == 2);
+    CHECK(pool.num_free() == 0);  // `second` is still the caller's
+    CHECK_FALSE(cache.reserve(3));
+    REQUIRE(cache.reserve(1));
+    CHECK(cache.extend(*prefix, suffix).num_tokens() == 1 + kBlockTokens);
+  }
+  CHECK(cache.reserve(5));
+}
+
 // Random leases, sequences' own blocks, reservations and clears; after every step the blocks add up, no block is held
 // twice, and what is found again is what was computed.
 TEST_CASE("prefix cache: free + cached + in use = total, whatever happens") {
@@ -143,7 +193,7 @@ TEST_CASE("prefix cache: free + cached + in use = total, whatever happens") {
     std::list<PrefixCache::Lease> leases;
     std::list<BlockPool::Block> owned;
     for (int i = 0; i < 300; ++i) {
-      switch (pick(6)) {
+      switch (pick(8)) {
         case 0:
         case 1: {
           std::vector<TokenIds> segments;
@@ -170,6 +220,13 @@ TEST_CASE("prefix cache: free + cached + in use = total, whatever happens") {
         case 5:
           if (pick(20) == 0) cache.clear();
           break;
+        default: {
+          if (leases.empty()) break;
+          const auto& prefix = *std::next(leases.begin(), pick(static_cast<int>(leases.size())));
+          const TokenIds suffix = iota(100 * pick(3), kBlockTokens * pick(4));
+          keep(pool, cache, prefix, suffix);
+          if (pick(2)) leases.push_back(cache.extend(prefix, suffix));
+        }
       }
       REQUIRE(pool.num_free() + cache.num_cached() + cache.num_leased() + static_cast<int>(owned.size()) == total);
       std::vector<int> holders(static_cast<std::size_t>(total), 0);

@@ -158,6 +158,43 @@ TEST_CASE("scheduler: reasoning is generated to its limit or its end, then the a
   CHECK(f.scheduler().stats().prompt_tokens_computed == 2 + 2 * (3 + 2 * 2));
 }
 
+TEST_CASE("scheduler: a group that reuses suffixes computes only what scoring did not leave behind") {
+  Fixture f(64, 50);
+  RerankGroup score = group({TokenIds(70, 1)}, {TokenIds(200, 10), TokenIds(134, 20), TokenIds(133, 30)});
+  score.reuse_suffixes = true;
+  f.add(score);
+  f.run();
+  CHECK(f.scheduler().stats().blocks_cached == 2 + 3 + 2 + 1);  // of 133 tokens, the 2nd block has a precise row
+  RerankGroup reason = score;
+  reason.max_reasoning_tokens = 5;
+  const std::int64_t before = f.scheduler().stats().prompt_tokens_computed;
+  const GroupId id = f.add(reason);
+  f.run();
+  CHECK(f.scheduler().stats().prompt_tokens_computed - before == (200 - 192) + (134 - 128) + (133 - 64) + 3 * 2);
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK(f.results[id].candidates[i].label_logits.at(0) == expected(reason, i));
+  }
+  reason.reuse_suffixes = false;  // and one that does not neither reads nor leaves anything
+  const std::int64_t cached = f.scheduler().stats().blocks_cached;
+  const std::int64_t middle = f.scheduler().stats().prompt_tokens_computed;
+  f.add(reason);
+  f.run();
+  CHECK(f.scheduler().stats().prompt_tokens_computed - middle == 200 + 134 + 133 + 3 * 2);
+  CHECK(f.scheduler().stats().blocks_cached == cached);
+}
+
+TEST_CASE("scheduler: a suffix whose last whole block ends the prompt is not reused to its end") {
+  Fixture f(64, 50);
+  RerankGroup request = group({}, {TokenIds(128, 10)}, 3);
+  request.reuse_suffixes = true;
+  f.add(request);
+  f.run();
+  CHECK(f.scheduler().stats().blocks_cached == 1);
+  const GroupId again = f.add(request);
+  f.run();
+  CHECK(f.results[again].candidates[0].label_logits.at(0) == expected(request, 0));
+}
+
 TEST_CASE("scheduler: a candidate without finite logits fails alone") {
   Fixture f(8, 64);
   RerankGroup request = group({{1}}, {{2}, {3}});
@@ -221,14 +258,15 @@ TEST_CASE("scheduler: any mix of groups in any pool finishes, each with its own 
   std::mt19937 random(3);
   const auto pick = [&random](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
   for (int round = 0; round < 40; ++round) {
-    Fixture f(9 + pick(12), 1 + pick(90));
+    Fixture f(12 + pick(12), 1 + pick(90));
     std::map<GroupId, RerankGroup> requests;
     for (int g = 0; g < 12; ++g) {
       std::vector<TokenIds> prefix, suffixes;
       for (int s = pick(3); s > 0; --s) prefix.push_back(TokenIds(static_cast<std::size_t>(1 + pick(90)), 1 + pick(3)));
       for (int s = pick(6); s >= 0; --s)
-        suffixes.push_back(TokenIds(static_cast<std::size_t>(1 + pick(90)), 10 + pick(9)));
+        suffixes.push_back(TokenIds(static_cast<std::size_t>(1 + pick(200)), 10 + pick(3)));
       RerankGroup request = group(prefix, suffixes, pick(2) * pick(80));
+      request.reuse_suffixes = pick(2) == 0;
       requests[f.add(request)] = request;
       if (pick(3) == 0) f.step();
       CHECK(f.rows <= 91);

@@ -26,6 +26,14 @@ class Mode(str, Enum):
     reason = "reason"
 
 
+class RankingMode(str, Enum):
+    """How a ranking is made of ratings."""
+
+    score = "score"
+    reason = "reason"
+    adaptive = "adaptive"
+
+
 class Dtype(str, Enum):
     """Type of an engine's weights."""
 
@@ -47,6 +55,13 @@ class TeacherTask(str, Enum):
     extraction = "extraction"
     profiles = "profiles"
     rationale = "rationale"
+
+
+class Method(str, Enum):
+    """Shape of a calibration."""
+
+    isotonic = "isotonic"
+    linear = "linear"
 
 
 EngineOption = Annotated[
@@ -102,7 +117,10 @@ def rank(
     output: Annotated[
         str | None, typer.Option(help="Write JSONL here instead of printing tables; - for stdout.")
     ] = None,
-    mode: Annotated[Mode, typer.Option(help="Rate at once, or reason first.")] = Mode.score,
+    mode: Annotated[
+        RankingMode,
+        typer.Option(help="Rate at once; reason first; or score all, and reason for possible winners."),
+    ] = RankingMode.score,
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Candidates to keep for each user; default all.")
     ] = None,
@@ -245,6 +263,23 @@ def annotate(
     prices = Prices(input_price, output_price)
     command = AnnotateCommand(task.value, model, base_url, show_rating, prices, options)
     annotate_command(rows, out, command)
+
+
+@app.command()
+def calibrate(
+    *,
+    engine: Annotated[Path, typer.Option(help="Engine directory; the calibration is written into it.")],
+    ratings: Annotated[
+        Path, typer.Option(help='Held-out JSONL: {"user": ..., "item": ..., "rating": number}.')
+    ],
+    method: Annotated[Method, typer.Option(help="Shape of the map.")] = Method.isotonic,
+    scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.five,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Fit what an engine's expected ratings mean in real ones."""
+    from exp3rt_trt.cli.calibrate import calibrate_command  # noqa: PLC0415
+
+    calibrate_command(engine, ratings, method.value, int(scale.value), threads)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from exp3rt_trt.results import RankedResults
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exp3rt_trt.prompts import Mode
+    from exp3rt_trt.prompts import RankingMode
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RankOptions:
     """Options of the command; see its help."""
 
     engine: str
-    mode: Mode
+    mode: RankingMode
     top_k: int | None
     highest: int
     max_reasoning_tokens: int

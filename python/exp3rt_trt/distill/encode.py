@@ -134,7 +134,7 @@ class Encoder:
         return self._tokenizer.decode(tokens)
 
     def _group(self, rows: Sequence[RatingRow], mode: Mode) -> RerankGroup:
-        job = self._groups.build(rows[0].user, [row.item for row in rows], Request(mode=mode))
+        job = self._groups.build(rows[0].user, [row.item for row in rows], Request(), mode)
         faults = [slot.error for slot in job.slots if slot.error is not None]
         if faults or job.group is None:
             raise InvalidInputError(f"user {rows[0].user.user_id!r}: {'; '.join(faults) or 'no rows'}")

@@ -1,0 +1,174 @@
+"""The first stage: which candidates a collaborative filter proposes to a user."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from exp3rt_trt.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from exp3rt_trt.inputs import Id
+
+PADDING = -1
+
+
+class Candidate(NamedTuple):
+    """An item that a first stage proposes, and its score there: higher is better, in any unit."""
+
+    item_id: Id
+    score: float
+
+
+class FirstStage(Protocol):
+    """Proposes candidates to users."""
+
+    def candidates(self, user_id: Id, n: int) -> list[Candidate]:
+        """Return at most n candidates, best first; none for a user that the stage does not know."""
+
+
+class ArrayFirstStage:
+    """Candidates that RecBole or a model of one's own has computed already.
+
+    Args:
+        ids: of the items, int [num_users, n], or names if `item_ids` is left out; -1 is padding.
+        scores: float [num_users, n]; those of padding are not read.
+        user_ids: of the rows; their numbers if left out.
+        item_ids: the id of each item number; the numbers themselves if left out.
+
+    Raises:
+        InvalidInputError: if the arrays do not fit together, naming the row and column.
+
+    Example:
+        >>> stage = ArrayFirstStage([[7, 3, -1]], [[0.9, 0.4, 0.0]])
+        >>> stage.candidates(0, 10)
+        [Candidate(item_id=7, score=0.9), Candidate(item_id=3, score=0.4)]
+    """
+
+    def __init__(
+        self,
+        ids: ArrayLike,
+        scores: ArrayLike,
+        *,
+        user_ids: Sequence[Id] | None = None,
+        item_ids: Sequence[Id] | None = None,
+    ) -> None:
+        self._ids = np.asarray(ids)
+        self._scores = np.asarray(scores, dtype=np.float64)
+        if self._ids.ndim != 2 or self._ids.shape != self._scores.shape:
+            raise InvalidInputError(
+                f"ids and scores must both be [num_users, n], not {self._ids.shape} and {self._scores.shape}"
+            )
+        users: Sequence[Id] = range(len(self._ids)) if user_ids is None else user_ids
+        if len(users) != len(self._ids):
+            raise InvalidInputError(f"user_ids: {len(users)} for {len(self._ids)} rows of ids")
+        self._rows = {user_id: row for row, user_id in enumerate(users)}
+        if len(self._rows) != len(users):
+            raise InvalidInputError("user_ids must differ")
+        self._item_ids = item_ids
+        self._check(num_items=None if item_ids is None else len(item_ids))
+
+    def candidates(self, user_id: Id, n: int) -> list[Candidate]:
+        """Return at most n candidates, best first; none for a user without a row."""
+        row = self._rows.get(user_id)
+        if row is None:
+            return []
+        found = [
+            Candidate(self._item_id(item), score)
+            for item, score in zip(self._ids[row].tolist(), self._scores[row].tolist(), strict=True)
+            if item != PADDING
+        ]
+        return sorted(found, key=lambda candidate: -candidate.score)[:n]  # stable
+
+    def _item_id(self, number: int) -> Id:
+        item_id: Id = number if self._item_ids is None else self._item_ids[number]
+        return item_id
+
+    def _check(self, num_items: int | None) -> None:
+        real = self._ids != PADDING
+        faulty = real & ~np.isfinite(self._scores)
+        if faulty.any():
+            row, column = np.argwhere(faulty)[0]
+            raise InvalidInputError(f"scores[{row}, {column}] is not finite")
+        if num_items is None:
+            return
+        outside = real & ((self._ids < 0) | (self._ids >= num_items))
+        if outside.any():
+            row, column = np.argwhere(outside)[0]
+            number = self._ids[row, column]
+            raise InvalidInputError(f"ids[{row}, {column}] is {number}, and there are {num_items} item_ids")
+
+
+class ImplicitFirstStage:
+    """A collaborative filter of the library `implicit`, fitted on who interacted with what.
+
+    Items that a user has interacted with are not proposed to that user.
+
+    Args:
+        interactions: pairs of user id and item id; any iterable.
+        algorithm: "als" (Hu, Koren and Volinsky, 2008) or "bpr" (Rendle et al., 2009).
+        seed: of the factors.
+        **options: of implicit's model: factors, regularization, iterations, ...
+
+    Raises:
+        InvalidInputError: if there are no interactions, or `implicit` is not installed.
+
+    Example:
+        >>> stage = ImplicitFirstStage([("ann", "tuesday"), ("bob", "cellar")])  # doctest: +SKIP
+        >>> stage.candidates("ann", 1)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        interactions: Iterable[tuple[Id, Id]],
+        algorithm: Literal["als", "bpr"] = "als",
+        *,
+        seed: int = 0,
+        **options: Any,  # noqa: ANN401  (whatever implicit's model takes)
+    ) -> None:
+        from scipy.sparse import csr_matrix  # noqa: PLC0415  (an extra; implicit brings it)
+
+        pairs = list(dict.fromkeys(interactions))
+        if not pairs:
+            raise InvalidInputError("interactions is empty")
+        self._users = {user: n for n, user in enumerate(dict.fromkeys(user for user, _ in pairs))}
+        self._items = list(dict.fromkeys(item for _, item in pairs))
+        numbers = {item: n for n, item in enumerate(self._items)}
+        cells = ([self._users[user] for user, _ in pairs], [numbers[item] for _, item in pairs])
+        shape = (len(self._users), len(self._items))
+        self._matrix = csr_matrix((np.ones(len(pairs), dtype=np.float32), cells), shape=shape)
+        self._model = _implicit_model(algorithm, seed, options)
+        self._model.fit(self._matrix, show_progress=False)
+
+    def candidates(self, user_id: Id, n: int) -> list[Candidate]:
+        """Return at most n candidates, best first; none for a user that has no interactions."""
+        user = self._users.get(user_id)
+        if user is None:
+            return []
+        seen = self._matrix[user]
+        ids: NDArray[np.integer[Any]]
+        ids, scores = self._model.recommend(user, seen, N=min(n, len(self._items) - seen.nnz))
+        found = zip(ids.tolist(), scores.tolist(), strict=True)
+        # What implicit has filtered out comes back at the end, with the lowest number that a float can be.
+        lowest = float(np.finfo(np.float32).min)
+        return [Candidate(self._items[i], s) for i, s in found if i >= 0 and math.isfinite(s) and s > lowest]
+
+
+def _implicit_model(algorithm: str, seed: int, options: dict[str, Any]) -> Any:  # noqa: ANN401  (untyped library)
+    try:
+        from implicit.als import AlternatingLeastSquares  # noqa: PLC0415  (an extra)
+        from implicit.bpr import BayesianPersonalizedRanking  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidInputError(
+            "the first stage needs `implicit`: pip install 'exp3rt_trt[pipeline]'"
+        ) from error
+    models = {"als": AlternatingLeastSquares, "bpr": BayesianPersonalizedRanking}
+    if algorithm not in models:
+        raise InvalidInputError(f'algorithm must be "als" or "bpr", not {algorithm!r}')
+    return models[algorithm](random_state=seed, **options)

@@ -1,0 +1,182 @@
+"""First stage, student, blend and calibration together, on a small engine."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from exp3rt_trt import EngineError, InvalidInputError, Item, Reranker, UserProfile
+from exp3rt_trt.pipeline import (
+    ArrayFirstStage,
+    Blend,
+    Calibration,
+    ImplicitFirstStage,
+    Pipeline,
+    ProfileTable,
+)
+from exp3rt_trt.pipeline.calibration import FILE, calibration_error
+from rank_cases import open_
+from typer.testing import CliRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TEXTS = ["boats", "war", "a quiet sea", "77 houses", "love"]
+PROFILES = ProfileTable(
+    {"ann": UserProfile("Likes boats."), "bob": UserProfile("Likes war.")},
+    {n: Item(n, f"Film {n}", text) for n, text in enumerate(TEXTS)},
+)
+STAGE = ArrayFirstStage(
+    [[4, 2, 0, 1, 9, -1], [0, 1, -1, -1, -1, -1], [3, 1, 2, -1, -1, -1]],
+    [[0.9, 0.8, 0.5, 0.4, 0.1, np.nan], [2, 3, 0, 0, 0, 0], [1, 2, 3, 0, 0, 0]],
+    user_ids=["ann", "bob", "eve"],
+)
+
+
+def test_arrays_drop_padding_and_come_best_first() -> None:
+    assert [c.item_id for c in STAGE.candidates("bob", 10)] == [1, 0]
+    assert [c.item_id for c in STAGE.candidates("ann", 2)] == [4, 2]
+    assert STAGE.candidates("nobody", 2) == []
+    named = ArrayFirstStage([[1, 0]], [[2.0, 1.0]], item_ids=["a", "b"])
+    assert named.candidates(0, 5) == [("b", 2.0), ("a", 1.0)]
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"\(1, 2\) and \(1, 1\)"):
+        ArrayFirstStage([[1, 2]], [[1.0]])
+    with pytest.raises(InvalidInputError, match=r"scores\[0, 1\] is not finite"):
+        ArrayFirstStage([[1, 2]], [[1.0, np.nan]])
+    with pytest.raises(InvalidInputError, match=r"ids\[0, 1\] is 2, and there are 2"):
+        ArrayFirstStage([[1, 2]], [[1.0, 1.0]], item_ids=["a", "b"])
+
+
+@pytest.mark.parametrize("algorithm", ["als", "bpr"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of BLAS threads
+def test_implicit_proposes_what_similar_users_took(algorithm: Any) -> None:
+    pytest.importorskip("implicit")
+    pairs = [(f"{side}{u}", f"{side}{i}") for side in "xy" for u in range(8) for i in range(6) if (u + i) % 4]
+    stage = ImplicitFirstStage(pairs, algorithm, factors=4, iterations=30)
+    found = stage.candidates("x1", 20)
+    taken = {item for user, item in pairs if user == "x1"}
+    assert not taken & {c.item_id for c in found}
+    assert len(found) == 12 - len(taken)
+    assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
+    if algorithm == "als":
+        assert str(found[0].item_id).startswith("x")
+    assert stage.candidates("new", 5) == []
+
+
+@pytest.mark.parametrize("mode", ["score", "reason", "adaptive"])
+def test_a_recommendation_is_the_students_order(reranker: Reranker, mode: Any) -> None:
+    found = Pipeline(STAGE, reranker, PROFILES).recommend("ann", k=5, mode=mode)
+    items = [Item(n, f"Film {n}", TEXTS[n]) for n in (4, 2, 0, 1)]
+    plain = reranker.rank("Likes boats.", items, mode="score" if mode == "score" else "reason")
+    assert [r.item_id for r in found] == [*(r.item_id for r in plain), 9]
+    assert [r.expected_rating for r in found][:4] == [r.expected_rating for r in plain]
+    assert [r.status for r in found] == ["ok"] * 4 + ["no_text"]
+    assert not any(r.calibrated for r in found)
+    assert found.num_reasoned == (0 if mode == "score" else 4)
+    assert found.num_candidates == 5
+    assert json.loads(json.dumps(found.to_dicts()))[0]["rank"] == 1
+
+
+def test_users_without_a_profile_get_the_first_stages_order(reranker: Reranker) -> None:
+    ann, eve, nobody = Pipeline(STAGE, reranker, PROFILES).recommend_many(["ann", "eve", "nobody"], k=2)
+    assert [len(ann), len(eve), len(nobody)] == [2, 2, 0]
+    assert [(r.item_id, r.status) for r in eve] == [(2, "no_profile"), (1, "no_profile")]
+    assert "'eve' has no profile" in (eve[0].error or "")
+    with pytest.raises(InvalidInputError, match="k must be between 1 and n_candidates"):
+        Pipeline(STAGE, reranker, PROFILES).recommend("ann", k=7, n_candidates=5)
+
+
+def test_a_blend_of_weight_0_is_the_first_stages_order(reranker: Reranker) -> None:
+    for mode in ("score", "adaptive"):
+        found = Pipeline(STAGE, reranker, PROFILES, blend=Blend(0.0)).recommend("ann", k=3, mode=mode)  # type: ignore[arg-type]
+        assert [r.item_id for r in found] == [4, 2, 0]
+        assert all(r.expected_rating is not None and r.blend_score is not None for r in found)
+
+
+def test_the_weight_goes_to_whichever_tells_more() -> None:
+    rng = np.random.default_rng(0)
+    relevance = [rng.integers(0, 2, 30) for _ in range(40)]
+    signal, noise = [5 * r + rng.normal(size=30) for r in relevance], [rng.normal(size=30) for _ in relevance]
+    assert Blend.fit(signal, noise, relevance).weight <= 0.3
+    assert Blend.fit(noise, signal, relevance).weight >= 0.7
+    halves = [r + rng.normal(size=30) for r in relevance], [r + rng.normal(size=30) for r in relevance]
+    assert 0.2 < Blend.fit(*halves, relevance, k=20).weight < 0.8
+    with pytest.raises(InvalidInputError, match="no user has a relevant"):
+        Blend.fit([[1.0]], [[1.0]], [[0]])
+    assert Blend(0.5).scores([1.0, 1.0], [1.0, 3.0]).tolist() == [-0.5, 0.5]
+
+
+@pytest.mark.parametrize("method", ["isotonic", "linear"])
+def test_calibration_takes_the_error_away(method: Any) -> None:
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(1)
+    expected = rng.uniform(2, 4, 600)
+    actual = 1.5 * expected - 2 + rng.normal(size=600)
+    made = Calibration.fit(expected, actual, method=method)
+    assert made.error_before == pytest.approx(calibration_error(expected, actual))
+    assert made.error_before > 0.4
+    assert made.error < 0.3
+    assert abs(made.apply(3.0) - 2.5) < 0.25
+    points = made.apply(np.linspace(0, 6, 50))
+    assert (np.diff(points) >= 0).all()
+    falling = Calibration.fit(expected, -actual, method="linear")
+    assert np.ptp(falling.apply([2.0, 4.0])) == 0
+
+
+def test_the_error_of_bins_is_what_it_says() -> None:
+    assert calibration_error([1, 2, 3], [1, 2, 3]) == 0
+    assert calibration_error([1, 2, 3], [2, 1, 3]) == pytest.approx(2 / 3)
+
+
+def test_a_calibration_belongs_to_its_engine(engine: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "engine"
+    shutil.copytree(engine, copy)
+    made = Calibration.fit([1.0, 2.0, 3.0, 4.0], [2.0, 2.5, 3.0, 3.5], method="linear")
+    made.save(copy)
+    assert Calibration.load(copy) == made
+    assert Calibration.load(engine) is None
+    with open_(copy) as reranker:
+        for r in Pipeline(STAGE, reranker, PROFILES).recommend("bob", k=2):
+            assert r.calibrated
+            assert r.rating == pytest.approx(float(made.apply(r.expected_rating or 0)))
+    text = (copy / FILE).read_text()
+    (copy / FILE).write_text(text.replace('"engine": "', '"engine": "0'))
+    with pytest.raises(EngineError, match="made for another engine"):
+        Calibration.load(copy)
+    (copy / FILE).write_text("{}")
+    with pytest.raises(EngineError, match="not a usable calibration"):
+        Calibration.load(copy)
+
+
+def test_the_command_calibrates(tiny_engine: Callable[[str, str], Path], tmp_path: Path) -> None:
+    from exp3rt_trt.cli.app import app
+
+    engine, ratings = tmp_path / "engine", tmp_path / "ratings.jsonl"
+    shutil.copytree(tiny_engine("llama", "fp32"), engine)
+    rows = [{"user": f"Likes {t}.", "item": {"item_id": t, "title": t}, "rating": 3} for t in TEXTS]
+    rows.append({"user": "Likes x.", "item": {"item_id": "x", "title": "x"}, "rating": 8})
+    ratings.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["calibrate", "--engine", str(engine), "--ratings", str(ratings), "--method", "linear"]
+    run = CliRunner().invoke(app, command)
+    assert run.exit_code == 1
+    assert "ratings.jsonl:6: rating must be a number from 1 to 5, not 8" in run.output
+    assert "linear, 5 rows" in run.output
+    made = Calibration.load(engine)
+    assert made is not None
+    assert made.apply([1.0, 5.0]).tolist() == pytest.approx([3.0, 3.0])
+
+
+def test_the_example_recommends_five(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = Path(__file__).parents[2] / "examples" / "recommend.py"
+    runpy.run_path(str(script))["main"](str(engine))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("nora: 12 candidates, ")
+    assert [line[:2] for line in lines[1::2]] == ["1 ", "2 ", "3 ", "4 ", "5 "]
