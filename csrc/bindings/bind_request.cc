@@ -42,7 +42,7 @@ void bind_results(py::module_& module) {
           [](const CandidateResult& r) {
             return py::array_t<float>(static_cast<py::ssize_t>(r.label_logits.size()), r.label_logits.data());
           },
-          "float32 [num_labels]; empty unless the status is ok.")
+          "float32 [num_labels]; empty unless the status is ok, and for a group without labels.")
       .def_readonly("reasoning_tokens", &CandidateResult::reasoning_tokens);
   py::class_<GroupResult>(module, "GroupResult", "Results in the order of the group's suffixes, and times in seconds.")
       .def_readonly("candidates", &GroupResult::candidates)

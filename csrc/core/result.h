@@ -11,7 +11,7 @@ enum class Status { kOk, kFailed, kCancelled, kExpired };
 
 struct CandidateResult {
   Status status = Status::kOk;
-  std::vector<float> label_logits;  // [label_tokens], empty unless ok
+  std::vector<float> label_logits;  // [label_tokens]; empty unless ok, and if there are none
   TokenIds reasoning_tokens;
 };
 

@@ -33,9 +33,11 @@ Scheduler::Scheduler(BlockPool& pool, PrefixCache& cache, int max_batch_tokens)
 
 void Scheduler::check(const RerankGroup& request) const {
   if (request.suffixes.empty()) reject("suffixes is empty");
-  if (request.label_tokens.empty()) reject("label_tokens is empty");
   if (request.max_reasoning_tokens < 0) reject("max_reasoning_tokens is negative");
-  if (request.max_reasoning_tokens > 0 && request.answer_tokens.empty()) {
+  if (request.generates_only()) {
+    if (!request.answer_tokens.empty()) reject("label_tokens is empty, but answer_tokens is not");
+    if (request.max_reasoning_tokens == 0) reject("label_tokens is empty, and max_reasoning_tokens is 0");
+  } else if (request.max_reasoning_tokens > 0 && request.answer_tokens.empty()) {
     reject("answer_tokens is empty, and reasoning needs an answer");
   }
   int prefix_blocks = 0;
@@ -242,6 +244,10 @@ void Scheduler::take_next_tokens(Sequence& sequence, std::span<const OutputValue
   stats_.generated_tokens += advance.num_tokens;
   stats_.draft_tokens += static_cast<std::int64_t>(values.size()) - 1;
   stats_.draft_tokens_accepted += advance.num_accepted;
+  if (sequence.num_pending() == 0) {  // generated only: nothing follows
+    sequence.finished = true;
+    return finish(*sequence.group, sequence.index, Status::kOk);
+  }
   // What is added and was not a draft will be computed, and is no prompt token.
   stats_.prompt_tokens_computed -= advance.num_tokens - advance.num_accepted;
 }

@@ -35,6 +35,7 @@ bool take_token(Sequence& candidate, TokenId next_token) {
   }
   if (ended || static_cast<int>(reasoning.size()) == request.max_reasoning_tokens) {
     candidate.phase = Sequence::Phase::kAnswer;
+    if (request.generates_only()) tokens.clear();  // nothing reads what would follow
     append(tokens, request.answer_tokens);
   }
   feed(candidate, std::move(tokens));

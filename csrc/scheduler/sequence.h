@@ -76,7 +76,7 @@ struct Advance {
   int num_accepted;  // drafts that were right
 };
 // Takes the greedy tokens that follow the pending token and each draft, as far as the drafts were right: more reasoning,
-// or the answer begins. What was computed behind a wrong draft is computed anew, and leaves no trace.
+// or the answer begins; without one, nothing is pending then. What was computed behind a wrong draft is computed anew, and leaves no trace.
 Advance advance_reasoning(Sequence& candidate, std::span<const TokenId> next_tokens);
 
 }  // namespace exp3rt

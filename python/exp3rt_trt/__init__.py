@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from exp3rt_trt.errors import BuildError, EngineError, Exp3rtError, InvalidInputError
+    from exp3rt_trt.generation import GeneratedText, Generator, Task
     from exp3rt_trt.groups import RawPrompts
     from exp3rt_trt.inputs import Item, UserProfile
     from exp3rt_trt.prompts import AUTHORS, DEFAULT, PromptTemplate
@@ -28,6 +29,8 @@ __all__ = [
     "BuildError",
     "EngineError",
     "Exp3rtError",
+    "GeneratedText",
+    "Generator",
     "InvalidInputError",
     "Item",
     "PromptScores",
@@ -38,12 +41,14 @@ __all__ = [
     "RawPrompts",
     "Reranker",
     "RerankerStats",
+    "Task",
     "UserProfile",
     "__version__",
 ]
 
 _MODULES = {
     "errors": ("BuildError", "EngineError", "Exp3rtError", "InvalidInputError"),
+    "generation": ("GeneratedText", "Generator", "Task"),
     "groups": ("RawPrompts",),
     "inputs": ("Item", "UserProfile"),
     "prompts": ("AUTHORS", "DEFAULT", "PromptTemplate"),

@@ -45,7 +45,7 @@ class CandidateResult:
     @property
     def label_logits(self) -> numpy.typing.NDArray[numpy.float32]:
         """
-        float32 [num_labels]; empty unless the status is ok.
+        float32 [num_labels]; empty unless the status is ok, and for a group without labels.
         """
     @property
     def reasoning_tokens(self) -> list[int]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from exp3rt_trt._core import GroupResult
     from exp3rt_trt.engines.engine import Engine
     from exp3rt_trt.errors import EngineError
+    from exp3rt_trt.generation import Generator
     from exp3rt_trt.inputs import ItemLike, UserLike, UserProfile
     from exp3rt_trt.prompts import PromptTemplate, RankingMode
     from exp3rt_trt.results import RankedResults
@@ -234,6 +235,12 @@ class Reranker:
     def run_prompts(self, prompts: Iterable[RawPrompts]) -> Iterator[PromptScores]:
         """Rate raw prompts of many users, computed together; results in their order."""
         return in_order(prompts, self._start_raw, LOOK_AHEAD)
+
+    def generator(self) -> Generator:
+        """Return a generator of text on the same engine, which shares memory and threads with this one."""
+        from exp3rt_trt.generation import Generator  # noqa: PLC0415  (needed only here)
+
+        return Generator(self.engine, runtime=self._runtime)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, special ones included."""

@@ -195,6 +195,34 @@ TEST_CASE("scheduler: a suffix whose last whole block ends the prompt is not reu
   CHECK(f.results[again].candidates[0].label_logits.at(0) == expected(request, 0));
 }
 
+TEST_CASE("scheduler: a group without labels generates to its limit or its end, and is done") {
+  Fixture f(32, 64);
+  RerankGroup request = group({TokenIds(70, 1)}, {{10}, {20, 21}}, 5);
+  request.label_tokens.clear();
+  request.answer_tokens.clear();
+  const GroupId id = f.add(request);
+  RerankGroup ended = request;
+  ended.end_tokens = {7};
+  const GroupId ended_id = f.add(ended);
+  const RerankGroup rated = group({TokenIds(70, 1)}, {{9}}, 3);  // in the same batches
+  const GroupId rated_id = f.add(rated);
+  f.run();
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(f.results[id].candidates[i].status == Status::kOk);
+    CHECK(f.results[id].candidates[i].reasoning_tokens == TokenIds(5, 7));
+    CHECK(f.results[id].candidates[i].label_logits.empty());
+    CHECK(f.results[ended_id].candidates[i].status == Status::kOk);
+    CHECK(f.results[ended_id].candidates[i].reasoning_tokens.empty());
+  }
+  CHECK(f.results[rated_id].candidates[0].label_logits.at(0) == expected(rated, 0));
+  CHECK(f.scheduler().stats().generated_tokens == 2 * 5 + 3);
+  CHECK(f.scheduler().stats().prompt_tokens_computed == 70 + 2 * 3 + 1 + 2);  // none of the generated ones
+  request.answer_tokens = {3};
+  CHECK_THROWS_WITH_AS(f.add(request), doctest::Contains("answer_tokens is not"), std::invalid_argument);
+  ended.max_reasoning_tokens = 0;
+  CHECK_THROWS_WITH_AS(f.add(ended), doctest::Contains("max_reasoning_tokens is 0"), std::invalid_argument);
+}
+
 TEST_CASE("scheduler: a candidate without finite logits fails alone") {
   Fixture f(8, 64);
   RerankGroup request = group({{1}}, {{2}, {3}});

@@ -173,9 +173,9 @@ def test_rank_reads_standard_input(engine: Path) -> None:
 
 @pytest.mark.parametrize(("name", "user"), [("movie_night", "nora"), ("film_club", "ines")])
 def test_the_examples_can_be_ranked(name: str, user: str) -> None:
-    from exp3rt_trt.cli.jsonl import read_lines
     from exp3rt_trt.inputs import as_user
     from exp3rt_trt.jobs import make_slots
+    from exp3rt_trt.jsonl import read_lines
 
     (line,) = read_lines(str(ROOT / "examples" / f"{name}.jsonl"))
     assert as_user(line.value["user"]).user_id == user

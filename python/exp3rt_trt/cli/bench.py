@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from exp3rt_trt.cli.display import progress_bar
-from exp3rt_trt.cli.jsonl import read_lines
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.groups import RawPrompts
+from exp3rt_trt.jsonl import read_lines
 from exp3rt_trt.prompts import REASON_ANSWER, REASON_OPENING, SCORE_OPENING
 from exp3rt_trt.rating import RatingScale
 from exp3rt_trt.reranker import Reranker

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from exp3rt_trt.cli.jsonl import read_lines
 from exp3rt_trt.errors import Exp3rtError, InvalidInputError
+from exp3rt_trt.jsonl import read_lines
 from exp3rt_trt.pipeline.calibration import Calibration
 from exp3rt_trt.rating import RatingScale
 from exp3rt_trt.reranker import Reranker
@@ -15,7 +15,7 @@ from exp3rt_trt.reranker import Reranker
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exp3rt_trt.cli.jsonl import Line
+    from exp3rt_trt.jsonl import Line
     from exp3rt_trt.pipeline.calibration import Method
     from exp3rt_trt.results import RankedResults
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from exp3rt_trt.cli.display import console, paused, progress_bar, ranking_table
-from exp3rt_trt.cli.jsonl import Line, read_lines
 from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.jsonl import Line, read_lines
 from exp3rt_trt.rating import RatingScale
 from exp3rt_trt.reranker import Reranker
 from exp3rt_trt.results import RankedResults

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exp3rt_trt.cli.jsonl import Line, read_lines
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.inputs import Item, UserProfile
+from exp3rt_trt.jsonl import Line, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from exp3rt_trt.cli.jsonl import Line, read_lines
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.evaluate.rows import RatingRow, item_of, user_of
+from exp3rt_trt.jsonl import Line, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

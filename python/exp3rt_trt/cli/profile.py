@@ -1,0 +1,75 @@
+"""`exp3rt-trt profile build` and `exp3rt-trt profile show`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import typer
+
+from exp3rt_trt.cli.display import progress_bar
+from exp3rt_trt.engines.engine import Engine
+from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.generation import Generator
+from exp3rt_trt.profiles import ProfileBuilder, ProfileStore, read_items, read_reviews
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def profile_command(
+    reviews: Path, items: Path | None, store: Path, engine: str, *, threads: int, kv_cache_mib: int
+) -> None:
+    """Extract preferences; rows that cannot be used are named on standard error, and the others go on.
+
+    Raises:
+        InvalidInputError: if a file cannot be read.
+    """
+    given = read_reviews(reviews)
+    known, faults = read_items(items) if items is not None else ((), ())
+    for words in (*given.faults, *faults):
+        typer.echo(words, err=True)
+    opened = Engine.from_pretrained(engine)
+    with (
+        closing(ProfileStore(store)) as kept,
+        Generator(opened, threads=threads, kv_cache_mib=kv_cache_mib) as generator,
+        progress_bar("reviews") as bar,
+    ):
+        kept.add_items(known)
+        task = bar.add_task("Extracting", total=None)
+        counts = ProfileBuilder(generator, kept).add(
+            given.reviews, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    unnamed = {review.item_id for review in given.reviews} - {str(item.item_id) for item in known}
+    typer.echo(
+        f"{counts.extracted} extracted ({counts.empty} without a point, {counts.retried} retried, "
+        f"{counts.ungrounded} points not in their review dropped), {counts.unparsed} unparsed, "
+        f"{counts.known} known already; {len(given.faults) + len(faults)} unusable rows, "
+        f"{len(unnamed)} items without metadata"
+    )
+
+
+def show_command(store: Path, user: str | None, item: str | None) -> None:
+    """Print a profile.
+
+    Raises:
+        InvalidInputError: if the store does not know the user or the item.
+    """
+    if (user is None) == (item is None):
+        raise InvalidInputError("give either --user or --item")
+    if not store.is_file():
+        raise InvalidInputError(f"{store}: no such file")
+    with closing(ProfileStore(store)) as kept:
+        if user is not None:
+            found = kept.user_profile(user)
+            if found is None:
+                raise InvalidInputError(f"{store}: no review by user {user!r}")
+            typer.echo(found.profile)
+            if found.average_rating is not None:
+                typer.echo(f"[Average Rating]\n{found.average_rating:.1f}")
+        elif item is not None:
+            known = kept.item(item)
+            if known is None:
+                raise InvalidInputError(f"{store}: nothing is known of item {item!r}")
+            parts = (known.title, known.description, known.profile)
+            typer.echo("\n".join(part for part in parts if part is not None))

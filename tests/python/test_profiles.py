@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from exp3rt_trt import InvalidInputError, Item
+from exp3rt_trt.cli.app import app
+from exp3rt_trt.profiles import Preferences, ProfileStore, Review, merge, parse, read_items, read_reviews
+from exp3rt_trt.profiles.points import grounded, without_contradictions
+from typer.testing import CliRunner
+
+
+def test_an_answer_is_read_as_two_sides_and_a_half_point_is_left_out() -> None:
+    answer = "[Like]\n- bright.\n-  small\n[Dislike]\n- None"
+    assert parse(answer) == Preferences(("bright", "small"), ())
+    assert parse("[Like]\n- bright\n[Dislike]\n- came late\n- bro", cut=True) == Preferences(
+        ("bright",), ("came late",)
+    )
+    assert parse("[Like]\n- bright\n- bright") is None
+    assert parse(str(Preferences(("a",), ("b", "c")))) == Preferences(("a",), ("b", "c"))
+
+
+def test_points_that_the_review_does_not_say_are_dropped_and_repetitions_too() -> None:
+    review = "It fits well in the pockets, 5 stars."
+    assert grounded(["fits well", "5", "fit well", "great battery life", "pocket"], review) == (
+        "fits well",
+        "pocket",
+    )
+
+
+@pytest.mark.parametrize(("rating", "sides"), [(5, (1, 0)), (1, (0, 1)), (3, (0, 0)), (None, (0, 0))])
+def test_a_point_on_both_sides_stays_where_the_rating_speaks_for_it(
+    rating: float | None, sides: tuple[int, int]
+) -> None:
+    kept = without_contradictions(Preferences(("fits well",), ("fits well",)), rating, 5)
+    assert (len(kept.likes), len(kept.dislikes)) == sides
+
+
+def test_points_of_many_reviews_are_counted_once_a_review() -> None:
+    groups = [["came late", "came late"], ["bright light"], ["a bright light", "cheap"], ["cheap"]]
+    assert merge(groups, most=2) == ("bright light", "cheap")
+
+
+ROWS = {
+    "amazon2014.jsonl": '{"reviewerID": "u", "asin": "i", "reviewText": "ok", "overall": 4, '
+    '"helpful": [3, 5], "unixReviewTime": 7}\n',
+    "amazon2023.jsonl": '{"user_id": "u", "asin": "x", "parent_asin": "i", "text": "ok", "title": "Fine", '
+    '"rating": 4.0, "helpful_vote": 3, "timestamp": 7}\n',
+    "plain.csv": "user_id,item_id,text,rating,helpful,timestamp\nu,i,ok,4,3,7\n",
+    "recbole.inter": "user_id:token\titem_id:token\treview:token_seq\trating:float\t"
+    "helpful:float\ttimestamp:float\n"
+    "u\ti\tok\t4\t3\t7\n",
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_reviews_are_read_with_the_names_that_people_have(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(ROWS[name], encoding="utf-8")
+    found = read_reviews(path)
+    assert found.reviews == [Review("u", "i", "ok", 4.0, 3.0, 7.0)]
+    assert not found.faults
+
+
+def test_parquet_is_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [{"user_id": "u", "item_id": "i", "rating": 2}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "r.parquet")
+    assert read_reviews(tmp_path / "r.parquet").reviews == [Review("u", "i", "", 2.0)]
+
+
+def test_a_bad_row_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    good = {"user_id": "u", "item_id": "i", "text": "ok"}
+    rows = ["{", json.dumps(good), json.dumps({**good, "rating": "x"}), json.dumps({**good, "user_id": ""})]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    found = read_reviews(path)
+    assert len(found.reviews) == 1
+    assert [fault.split(": ")[0] for fault in found.faults] == [f"{path}:{line}" for line in (1, 3, 4)]
+    assert "rating must be a finite number, not 'x'" in found.faults[1]
+    assert "user_id is missing" in found.faults[2]
+    with pytest.raises(InvalidInputError, match="unknown kind"):
+        read_reviews(tmp_path / "r.txt")
+
+
+def test_descriptions_may_be_lists_or_missing(tmp_path: Path) -> None:
+    path = tmp_path / "meta.jsonl"
+    path.write_text('{"parent_asin": "i", "description": ["A", "lamp."]}\n{"asin": "j", "title": "Kettle"}\n')
+    assert read_items(path)[0] == [Item("i", None, "A lamp."), Item("j", "Kettle")]
+
+
+def filled(path: Path, **options: object) -> ProfileStore:
+    store = ProfileStore(path, **options)  # type: ignore[arg-type]
+    reviews = [
+        Review("u", "i", "a", 5, helpful=1, time=1),
+        Review("v", "i", "b", 2, helpful=9, time=2),
+        Review("w", "i", "c", 3, helpful=0, time=3),
+        Review("u", "j", "d", 4),
+    ]
+    points = [
+        (("bright light",), ()),
+        (("cheap",), ("heavy",)),
+        (("small box",), ()),
+        (("a bright light",), ()),
+    ]
+    store.add_reviews(reviews, "1")
+    rows = [(review, "ok", Preferences(*sides)) for review, sides in zip(reviews, points, strict=True)]
+    store.add_extractions(rows, "1")
+    return store
+
+
+def test_profiles_are_summed_up_with_average_ratings(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite")
+    user = store.user_profile("u")
+    assert user is not None
+    assert user.average_rating == 4.5
+    assert user.profile == "[Like]\n- bright light\n[Dislike]\n- None"  # said twice, counted as one
+    assert store.user_profile("nobody") is None
+    assert store.item("nothing") is None
+    item = store.item("i")
+    assert item is not None
+    assert item.profile is not None
+    assert item.profile.endswith("[Dislike]\n- heavy\n[Average Rating]\n3.3")
+    store.add_items([Item("k", "Kettle")])
+    assert store.item("k") == Item("k", "Kettle")
+
+
+@pytest.mark.parametrize(
+    ("choice", "user", "first"),
+    [("helpful", None, "cheap"), ("newest", None, "small box"), ("helpful", "v", "bright light")],
+)
+def test_the_chosen_review_stands_behind_a_profile_of_few_words(
+    tmp_path: Path, choice: str, user: str | None, first: str
+) -> None:
+    item = filled(tmp_path / "s.sqlite", choice=choice, max_words=1).item("i", user)
+    assert item is not None
+    assert item.profile is not None
+    assert item.profile.splitlines()[1:3] == [f"- {first}", "[Dislike]"]
+
+
+def test_the_most_similar_reviews_are_those_with_the_users_words(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite", choice="similar", max_words=1)
+    review = Review("z", "j", "e", 5)
+    store.add_reviews([review], "1")
+    store.add_extractions([(review, "ok", Preferences(("small box",), ()))], "1")
+    item = store.item("i", "z")
+    assert item is not None
+    assert "- small box" in (item.profile or "")
+
+
+def test_another_version_is_extracted_anew(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s.sqlite")
+    reviews = [Review("u", "i", "a", 5), Review("u", "i", "new", 5)]
+    assert store.missing(reviews, "1") == reviews[1:]
+    assert store.missing(reviews, "2") == reviews
+
+
+def test_parquet_carries_a_store_to_another(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    store, copy = filled(tmp_path / "s.sqlite"), ProfileStore(tmp_path / "c.sqlite")
+    store.export_parquet(tmp_path / "s.parquet")
+    for _ in range(2):  # twice changes nothing
+        copy.import_parquet(tmp_path / "s.parquet")
+        assert copy.statuses() == store.statuses()
+        assert [copy.user_profile(user) for user in "uvw"] == [store.user_profile(user) for user in "uvw"]
+    (tmp_path / "x.parquet").write_bytes(b"x")
+    with pytest.raises(InvalidInputError, match="not an export"):
+        copy.import_parquet(tmp_path / "x.parquet")
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"no database" * 999)
+    with pytest.raises(InvalidInputError, match="not usable as a store"):
+        ProfileStore(path)
+
+
+def test_the_command_line_makes_and_shows_profiles(engine: Path, tmp_path: Path) -> None:
+    examples = Path(__file__).parents[2] / "examples"
+    store = str(tmp_path / "s.sqlite")
+    files = [str(examples / "film_reviews.jsonl"), "--items", str(examples / "films.jsonl")]
+    run = CliRunner().invoke(app, ["profile", "build", *files, "--store", store, "--engine", str(engine)])
+    assert run.exit_code == 0, run.output
+    assert run.output.startswith("30 extracted")
+    assert "1 items without metadata" in run.output
+    again = CliRunner().invoke(app, ["profile", "build", *files, "--store", store, "--engine", str(engine)])
+    assert "30 known already" in again.output
+    shown = CliRunner().invoke(app, ["profile", "show", "--store", store, "--user", "ada"])
+    assert shown.output.startswith("[Like]\n-")
+    assert "[Average Rating]\n" in shown.output
+    shown = CliRunner().invoke(app, ["profile", "show", "--store", store, "--item", "tide"])
+    assert shown.output.startswith("The Tide Table\n")
+    missing = CliRunner().invoke(app, ["profile", "show", "--store", store, "--user", "nobody"])
+    assert isinstance(missing.exception, InvalidInputError)
