@@ -1,24 +1,30 @@
-"""Text from an engine: many inputs under the same instructions, written greedily and computed together."""
+"""Text from an engine: many inputs under the same instructions, answered and computed together."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from exp3rt_trt._core import RerankGroup
 from exp3rt_trt.errors import EngineError, InvalidInputError
 from exp3rt_trt.jobs import Limits
 from exp3rt_trt.pending import Pending, Settled, in_order
 from exp3rt_trt.prompts import PLAIN, Chat, Piece
+from exp3rt_trt.rating import RatingScale, label_probabilities
 from exp3rt_trt.runtime import Runtime
 from exp3rt_trt.tokenization import PromptTokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
+
+    from numpy.typing import NDArray
 
     from exp3rt_trt._core import GroupResult
     from exp3rt_trt.engines.engine import Engine
+    from exp3rt_trt.tokenization import TokenIds
 
 _LOOK_AHEAD = 64  # texts at work before another is taken in
 
@@ -31,11 +37,13 @@ class Task:
         instructions: the same for all; computed once.
         opening: the beginning of every answer, which the student goes on from.
         max_tokens: where an answer is cut off.
+        examples: texts, and what follows the opening in their answers; turns before the text, computed once.
     """
 
     instructions: str
     opening: str = ""
     max_tokens: int = 256
+    examples: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -111,18 +119,10 @@ class Generator:
         Raises:
             EngineError: if the executor failed or was closed.
         """
-        chat, encode = self._chat, self._tokenizer.encode_segment
-        start = [] if chat.before_system else self._tokenizer.start_tokens()
-        instructions = (
-            Piece(chat.before_system, True),
-            Piece(task.instructions.strip()),
-            Piece(chat.between_system_and_user, True),
-        )
-        prefix = start + encode(instructions, after=start)
+        prefix = self._prefix(task)
 
         def begin(text: str) -> Pending[GeneratedText] | Settled[GeneratedText]:
-            user_turn = (Piece(text.strip()), Piece(chat.after_user, True), Piece(task.opening))
-            suffix = encode(user_turn, after=prefix)
+            suffix = self._suffix(task, text, prefix)
             excess = self._limits.excess([prefix], len(suffix), task.max_tokens, 0)
             if excess is not None:
                 return Settled(GeneratedText("", "too_long", excess))
@@ -137,6 +137,42 @@ class Generator:
             return self._runtime.start([group], lambda results: self._written(task, results[0]))
 
         return in_order(texts, begin, _LOOK_AHEAD)
+
+    def choose(self, task: Task, texts: Sequence[str], labels: tuple[str, ...]) -> NDArray[np.float64]:
+        """Read how likely each label is to follow the opening.
+
+        Args:
+            task: the instructions and the form of the answers; nothing is written.
+            texts: user turns.
+            labels: of one token each.
+
+        Returns:
+            Probabilities among the labels, float64 [num_texts, num_labels]; NaN for a text that does not fit.
+
+        Raises:
+            EngineError: if a label is not one token, or the executor failed or was closed.
+        """
+        scale = RatingScale(labels, tuple(float(number) for number in range(len(labels))))
+        prefix = self._prefix(task)
+        suffixes = [self._suffix(task, text, prefix) for text in texts]
+        logits = np.full((len(texts), len(labels)), np.nan)
+        fits = [self._limits.excess([prefix], len(suffix), 0, 0) is None for suffix in suffixes]
+        fitting = np.flatnonzero(fits).tolist()
+        if not fitting:
+            return logits
+        after = self._tokenizer.encode_segment((Piece(self._chat.after_user, True),))
+        group = RerankGroup(
+            prefix=[prefix],
+            suffixes=[suffixes[number] for number in fitting],
+            label_tokens=self._tokenizer.label_tokens(scale, task.opening, after),
+            answer_tokens=[],
+            max_reasoning_tokens=0,
+        )
+        result = self._runtime.start([group], lambda results: results[0]).result()
+        for number, candidate in zip(fitting, result.candidates, strict=True):
+            if candidate.status == "ok":
+                logits[number] = candidate.label_logits
+        return label_probabilities(logits)
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens of a plain text."""
@@ -153,6 +189,19 @@ class Generator:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _prefix(self, task: Task) -> TokenIds:
+        chat, encode = self._chat, self._tokenizer.encode_segment
+        start = [] if chat.before_system else self._tokenizer.start_tokens()
+        pieces = [Piece(chat.before_system, True), Piece(task.instructions.strip())]
+        next_turn = Piece(chat.between_system_and_user, True)  # ends a turn, and begins the user's
+        for text, answer in task.examples:
+            pieces += [next_turn, Piece(text), Piece(chat.after_user, True), Piece(task.opening + answer)]
+        return start + encode((*pieces, next_turn), after=start)
+
+    def _suffix(self, task: Task, text: str, prefix: TokenIds) -> TokenIds:
+        user_turn = (Piece(text.strip()), Piece(self._chat.after_user, True), Piece(task.opening))
+        return self._tokenizer.encode_segment(user_turn, after=prefix)
 
     def _written(self, task: Task, result: GroupResult) -> GeneratedText:
         (candidate,) = result.candidates

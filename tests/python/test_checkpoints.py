@@ -172,7 +172,7 @@ def test_what_is_not_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"config\.json: cannot be read"):
         DirectoryCheckpoint(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(BuildError, match="a LoRA adapter alone; merge it"):
+    with pytest.raises(BuildError, match="a LoRA adapter alone; give it"):
         DirectoryCheckpoint(tmp_path)
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(BuildError, match=r"model\.safetensors: missing"):

@@ -126,7 +126,7 @@ def test_the_ids_are_those_that_the_engine_sees(
     user = by_user(rows)[0]
     group = Encoder(tiny_checkpoint("llama"), TEN).encode(user)
     with Reranker.from_pretrained(tiny_engine("llama", "fp32"), scale=TEN, threads=1) as reranker:
-        job = reranker._groups.build(user[0].user, [row.item for row in user], Request(mode="score"))
+        job = reranker._groups.build(user[0].user, [row.item for row in user], Request(), "score")
     assert job.group is not None
     assert [group.instructions, group.user] == job.group.prefix
     assert group.items == [suffix + job.group.answer_tokens for suffix in job.group.suffixes]

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from exp3rt_trt import EngineError, Generator, InvalidInputError, RawPrompts, Reranker, Task
+from exp3rt_trt import EngineError, Generator, InvalidInputError, RatingScale, RawPrompts, Reranker, Task
 from exp3rt_trt.engines.engine import Engine
 from exp3rt_trt.prompts import Chat
 from rank_cases import ITEMS, USER, ratings
@@ -67,6 +68,29 @@ def test_a_reranker_and_its_generator_share_an_executor(reranker: Reranker, gene
     before = ratings(reranker.rank(USER, ITEMS))
     assert list(reranker.generator().generate(TASK, TEXTS)) == list(generator.generate(TASK, TEXTS))
     assert ratings(reranker.rank(USER, ITEMS)) == before
+
+
+def test_a_choice_reads_the_labels_behind_the_opening(base_student_engine: Callable[[str], Path]) -> None:
+    task = Task("Name the size.", opening="It is", examples=(("A whale swims.", " big"),))
+    with Reranker.from_pretrained(
+        base_student_engine("fp32"), scale=RatingScale((" big", " small"), (0, 1)), threads=1, kv_cache_mib=64
+    ) as reranker:
+        chat = Chat(*(reranker.engine.manifest.chat or ("", "", "")))
+        opening = f"{chat.after_user}It is"
+        turns = f"{chat.between_system_and_user}A whale swims.{opening} big{chat.between_system_and_user}"
+        raw = reranker.score_prompts(
+            f"{chat.before_system}Name the size.{turns}", ["A mouse runs." + opening, "A hill." + opening]
+        )
+        chosen = reranker.generator().choose(task, ["A mouse runs.", "A hill."], (" big", " small"))
+        assert chosen == pytest.approx(raw, abs=1e-5)
+        assert chosen[0, 1] > chosen[1, 1]
+
+
+def test_a_text_too_long_to_choose_for_is_nan_and_the_others_are_not(generator: Generator) -> None:
+    chosen = generator.choose(TASK, ["boats " * 3000, "boats"], ("1", "2"))
+    assert np.isnan(chosen[0]).all()
+    assert chosen[1].sum() == pytest.approx(1)
+    assert generator.choose(TASK, [], ("1", "2")).shape == (0, 2)
 
 
 def test_faults_are_named(engine: Path) -> None:

@@ -182,11 +182,15 @@ def test_the_command_line_makes_and_shows_profiles(engine: Path, tmp_path: Path)
     examples = Path(__file__).parents[2] / "examples"
     store = str(tmp_path / "s.sqlite")
     files = [str(examples / "film_reviews.jsonl"), "--items", str(examples / "films.jsonl")]
-    run = CliRunner().invoke(app, ["profile", "build", *files, "--store", store, "--engine", str(engine)])
+    run = CliRunner().invoke(
+        app, ["profile", "build", *files, "--store", store, "--engine", str(engine), "--by", "lists"]
+    )
     assert run.exit_code == 0, run.output
     assert run.output.startswith("30 extracted")
     assert "1 items without metadata" in run.output
-    again = CliRunner().invoke(app, ["profile", "build", *files, "--store", store, "--engine", str(engine)])
+    again = CliRunner().invoke(
+        app, ["profile", "build", *files, "--store", store, "--engine", str(engine), "--by", "lists"]
+    )
     assert "30 known already" in again.output
     shown = CliRunner().invoke(app, ["profile", "show", "--store", store, "--user", "ada"])
     assert shown.output.startswith("[Like]\n-")

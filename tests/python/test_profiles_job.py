@@ -21,7 +21,7 @@ import os, sys
 from pathlib import Path
 from exp3rt_trt import Generator
 from exp3rt_trt.engines.engine import Engine
-from exp3rt_trt.profiles import ProfileBuilder, ProfileStore, Review
+from exp3rt_trt.profiles import ListWriter, ProfileBuilder, ProfileStore, Review
 engine, store, asked, number = sys.argv[1:]
 file = os.open(asked, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -34,7 +34,7 @@ class Counted(Generator):
 
 reviews = [Review(f"u{n % 7}", f"i{n % 9}", f"boats number {n}", 4) for n in range(int(number))]
 with Counted(Engine.open(engine), threads=1, kv_cache_mib=64) as generator:
-    ProfileBuilder(generator, ProfileStore(Path(store))).add(reviews)
+    ProfileBuilder(ListWriter(generator), ProfileStore(Path(store))).add(reviews)
 """
 
 

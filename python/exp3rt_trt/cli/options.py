@@ -46,6 +46,13 @@ class TeacherTask(str, Enum):
     rationale = "rationale"
 
 
+class Extraction(str, Enum):
+    """How preferences are extracted from reviews."""
+
+    clauses = "clauses"
+    lists = "lists"
+
+
 class Method(str, Enum):
     """Shape of a calibration."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -11,14 +11,28 @@ from exp3rt_trt.cli.display import progress_bar
 from exp3rt_trt.engines.engine import Engine
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.generation import Generator
-from exp3rt_trt.profiles import ProfileBuilder, ProfileStore, read_items, read_reviews
+from exp3rt_trt.profiles import (
+    ClauseJudge,
+    ListWriter,
+    ProfileBuilder,
+    ProfileStore,
+    read_items,
+    read_reviews,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def profile_command(
-    reviews: Path, items: Path | None, store: Path, engine: str, *, threads: int, kv_cache_mib: int
+    reviews: Path,
+    items: Path | None,
+    store: Path,
+    engine: str,
+    way: Literal["clauses", "lists"],
+    *,
+    threads: int,
+    kv_cache_mib: int,
 ) -> None:
     """Extract preferences; rows that cannot be used are named on standard error, and the others go on.
 
@@ -37,7 +51,8 @@ def profile_command(
     ):
         kept.add_items(known)
         task = bar.add_task("Extracting", total=None)
-        counts = ProfileBuilder(generator, kept).add(
+        extractor = ClauseJudge(generator) if way == "clauses" else ListWriter(generator)
+        counts = ProfileBuilder(extractor, kept).add(
             given.reviews, lambda done, total: bar.update(task, completed=done, total=total)
         )
     unnamed = {review.item_id for review in given.reviews} - {str(item.item_id) for item in known}

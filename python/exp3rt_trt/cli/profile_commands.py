@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exp3rt_trt.cli.options import CacheOption, EngineOption, ThreadsOption
+from exp3rt_trt.cli.options import CacheOption, EngineOption, Extraction, ThreadsOption
 
 profile_app = typer.Typer(no_args_is_help=True, help="Make profiles from reviews, or show them.")
 StoreOption = Annotated[Path, typer.Option(help="SQLite file of the preferences.")]
@@ -20,13 +20,16 @@ def profile_build(
     store: StoreOption,
     engine: EngineOption,
     items: Annotated[Path | None, typer.Option(help="Titles and descriptions.")] = None,
+    by: Annotated[
+        Extraction, typer.Option(help="Judge a review's clauses, or have the student write lists.")
+    ] = Extraction.clauses,
     threads: ThreadsOption = 0,
     kv_cache_mib: CacheOption = 1024,
 ) -> None:
     """Extract the preferences of the reviews that the store does not have."""
     from exp3rt_trt.cli.profile import profile_command  # noqa: PLC0415
 
-    profile_command(reviews, items, store, engine, threads=threads, kv_cache_mib=kv_cache_mib)
+    profile_command(reviews, items, store, engine, by.value, threads=threads, kv_cache_mib=kv_cache_mib)
 
 
 @profile_app.command("show")

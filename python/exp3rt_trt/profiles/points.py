@@ -82,23 +82,24 @@ def merge(groups: Sequence[Sequence[str]], most: int = 5) -> tuple[str, ...]:
     """Sum up the points of many reviews: those that say the same count as one, the most frequent come first.
 
     Args:
-        groups: points by review, the most important review first.
+        groups: points by review, the most important review and its surest point first.
         most: points to keep.
 
     Returns:
-        The wording of each that came first; ties in the order of the reviews.
+        The wording of each that came first; of equally frequent ones, each review's first points before its
+        second ones.
     """
-    found: list[tuple[str, frozenset[str], set[int]]] = []
+    found: list[tuple[str, frozenset[str], set[int], int]] = []
     for number, points in enumerate(groups):
-        for point in points:
+        for place, point in enumerate(points):
             words = content_words(point)
             same = next((entry for entry in found if _overlap(words, entry[1]) >= _SAME), None)
             if same is not None:
                 same[2].add(number)
             else:
-                found.append((point, words, {number}))
-    found.sort(key=lambda entry: -len(entry[2]))  # stable
-    return tuple(point for point, _, _ in found[:most])
+                found.append((point, words, {number}, place))
+    found.sort(key=lambda entry: (-len(entry[2]), entry[3]))  # stable
+    return tuple(point for point, *_ in found[:most])
 
 
 def content_words(text: str) -> frozenset[str]:

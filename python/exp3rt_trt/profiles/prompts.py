@@ -1,10 +1,10 @@
-"""What the student is asked for each review; `VERSION` changes with the words, so that a store notices."""
+"""What the student is asked of a review; `VERSION` changes with the words, so that a store notices."""
 
 from __future__ import annotations
 
 from exp3rt_trt.generation import Task
 
-VERSION = "1"
+VERSION = "2"
 
 # The examples are part of the shared instructions, so that they cost once for all reviews.
 INSTRUCTIONS = """\
@@ -41,3 +41,19 @@ RETRY = Task(INSTRUCTIONS, opening="[Dislike]\n-", max_tokens=48)  # for an answ
 def question(text: str) -> str:
     """Return the user turn for a review; the rating is left out, for a weak student lists the number."""
     return f"Review: {' '.join(text.split())}"
+
+
+VERDICTS = (" bad", " good")
+JUDGE = Task(
+    "Say of each sentence from a review whether it is bad or good.",
+    opening="That is",
+    examples=(
+        ("The sound is warm and full", " good"),
+        ("The strap broke after two days", " bad"),
+        ("It never stays in tune", " bad"),
+        ("Easy to set up", " good"),
+        ("Cheap plastic that cracks", " bad"),
+        ("I use it every day and love it", " good"),
+    ),
+)
+CONTENT_FREE = ("N/A", "It", "The item")  # texts that are neither
