@@ -174,9 +174,13 @@ def test_the_command_calibrates(tiny_engine: Callable[[str, str], Path], tmp_pat
     assert made.apply([1.0, 5.0]).tolist() == pytest.approx([3.0, 3.0])
 
 
-def test_the_example_recommends_five(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_goes_from_raw_reviews_to_an_explained_top_five(
+    base_student_engine: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     script = Path(__file__).parents[2] / "examples" / "recommend.py"
-    runpy.run_path(str(script))["main"](str(engine))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("nora: 12 candidates, ")
-    assert [line[:2] for line in lines[1::2]] == ["1 ", "2 ", "3 ", "4 ", "5 "]
+    runpy.run_path(str(script))["main"](str(base_student_engine("bf16")), ["ada"])
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("ada: 5 candidates, ")
+    assert [line[:2] for line in lines if line[:1].isdigit()] == ["1 ", "2 ", "3 ", "4 ", "5 "]
+    assert "(not calibrated)" in lines[0]
+    assert any(line.startswith("  ") and line.strip() != "scored only" for line in lines)

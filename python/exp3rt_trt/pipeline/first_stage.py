@@ -143,8 +143,7 @@ class ImplicitFirstStage:
         cells = ([self._users[user] for user, _ in pairs], [numbers[item] for _, item in pairs])
         shape = (len(self._users), len(self._items))
         self._matrix = csr_matrix((np.ones(len(pairs), dtype=np.float32), cells), shape=shape)
-        self._model = _implicit_model(algorithm, seed, options)
-        self._model.fit(self._matrix, show_progress=False)
+        self._model = _fitted(algorithm, seed, options, self._matrix)
 
     def candidates(self, user_id: Id, n: int) -> list[Candidate]:
         """Return at most n candidates, best first; none for a user that has no interactions."""
@@ -160,10 +159,16 @@ class ImplicitFirstStage:
         return [Candidate(self._items[i], s) for i, s in found if i >= 0 and math.isfinite(s) and s > lowest]
 
 
-def _implicit_model(algorithm: str, seed: int, options: dict[str, Any]) -> Any:  # noqa: ANN401  (untyped library)
+def _fitted(
+    algorithm: str,
+    seed: int,
+    options: dict[str, Any],
+    matrix: Any,  # noqa: ANN401  (untyped library)
+) -> Any:  # noqa: ANN401
     try:
         from implicit.als import AlternatingLeastSquares  # noqa: PLC0415  (an extra)
         from implicit.bpr import BayesianPersonalizedRanking  # noqa: PLC0415
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
     except ImportError as error:
         raise InvalidInputError(
             "the first stage needs `implicit`: pip install 'exp3rt_trt[pipeline]'"
@@ -171,4 +176,7 @@ def _implicit_model(algorithm: str, seed: int, options: dict[str, Any]) -> Any: 
     models = {"als": AlternatingLeastSquares, "bpr": BayesianPersonalizedRanking}
     if algorithm not in models:
         raise InvalidInputError(f'algorithm must be "als" or "bpr", not {algorithm!r}')
-    return models[algorithm](random_state=seed, **options)
+    with threadpool_limits(1, "blas"):  # implicit asks for it
+        model = models[algorithm](random_state=seed, **options)
+        model.fit(matrix, show_progress=False)
+    return model
