@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 SCRATCH = Path("build/bench")
 SCORE = ("--mode", "score", "--users", "2", "--candidates", "20")
-REASON = ("--mode", "reason", "--users", "1", "--candidates", "8", "--reason-tokens", "32")
+REASON = ("--mode", "reason", "--users", "1", "--candidates", "16", "--reason-tokens", "128")
 
 
 def steps(args: argparse.Namespace) -> dict[str, list[list[str]]]:

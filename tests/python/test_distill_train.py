@@ -15,7 +15,7 @@ from exp3rt_trt.distill.encode import Encoder
 from exp3rt_trt.distill.evaluation import compare, predict
 from exp3rt_trt.distill.examples import make_examples
 from exp3rt_trt.distill.losses import rating_loss, soft_labels
-from exp3rt_trt.distill.ratings import RatingRow, by_user, read_ratings, split_by_user
+from exp3rt_trt.distill.ratings import by_user, read_ratings, split_rows
 from exp3rt_trt.distill.recipe import Recipe, read_recipe
 from exp3rt_trt.distill.steps import run_step
 from exp3rt_trt.errors import InvalidInputError
@@ -23,6 +23,8 @@ from exp3rt_trt.jobs import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from exp3rt_trt.evaluate.rows import RatingRow
 
 TEN = RatingScale.one_to_ten()
 PERSONA = "[Like]\n- calm\n- drama\n\n[Dislike]\n- None"
@@ -91,13 +93,13 @@ def rows(recipe: Recipe) -> list[RatingRow]:
 
 
 def test_a_user_is_in_one_part_only_and_always_the_same(rows: list[RatingRow]) -> None:
-    split = split_by_user(rows, 17, 0.25, 0.25)
+    split = split_rows(rows, 17, 0.25, 0.25)
     users = [{row.user.user_id for row in part} for part in split]
     assert all(users)
     assert sum(map(len, users)) == len(set.union(*users)) == 24
-    again = split_by_user(list(reversed(rows)), 17, 0.25, 0.25)
+    again = split_rows(list(reversed(rows)), 17, 0.25, 0.25)
     assert [{row.user.user_id for row in part} for part in again] == users
-    assert [{row.user.user_id for row in part} for part in split_by_user(rows, 18, 0.25, 0.25)] != users
+    assert [{row.user.user_id for row in part} for part in split_rows(rows, 18, 0.25, 0.25)] != users
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ def test_a_recipe_becomes_an_engine_and_goes_on_where_it_was(
     assert distill(replace(recipe, dtype="bf16")).engine != made.engine
     assert len(steps) == trained
 
-    test = split_by_user(read_ratings(Path(recipe.data.ratings[0])), recipe.seed, 0.25, 0.25).test
+    test = split_rows(read_ratings(Path(recipe.data.ratings[0])), recipe.seed, 0.25, 0.25).test
     assert made.test["a"]["rows"] == len(test)
     model = AutoModelForCausalLM.from_pretrained(made.checkpoint, dtype=torch.float32)
     encoder = Encoder(made.checkpoint, TEN)

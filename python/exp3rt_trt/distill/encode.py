@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exp3rt_trt._core import RerankGroup
-    from exp3rt_trt.distill.ratings import RatingRow
+    from exp3rt_trt.evaluate.rows import RatingRow
     from exp3rt_trt.rating import RatingScale
     from exp3rt_trt.tokenization import TokenIds
 

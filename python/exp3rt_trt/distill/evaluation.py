@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exp3rt_trt.distill.ratings import RatingRow, by_user
+from exp3rt_trt.distill.ratings import by_user
 from exp3rt_trt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exp3rt_trt.distill.augment import AverageFit
+    from exp3rt_trt.evaluate.rows import RatingRow
     from exp3rt_trt.rating import RatingScale
 
 RESAMPLES = 10_000

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exp3rt_trt.distill.augment import AverageFit, only_averages, thin_out
-from exp3rt_trt.distill.ratings import RatingRow, Split, by_user, read_ratings, split_by_user
+from exp3rt_trt.distill.ratings import Split, by_user, read_ratings, split_rows
 from exp3rt_trt.distill.texts import read_texts
 from exp3rt_trt.errors import InvalidInputError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from exp3rt_trt.distill.encode import Encoder
     from exp3rt_trt.distill.recipe import Recipe
+    from exp3rt_trt.evaluate.rows import RatingRow
 
 ITEMS_PER_INVENTED_USER = 5
 Example = dict[str, Any]  # {"group": fields of an EncodedGroup} or {"text": input_ids and labels}
@@ -75,7 +76,7 @@ def read_splits(recipe: Recipe) -> list[Split]:
         pairs = pairs or found
         if found != pairs:
             raise InvalidInputError(f"{name}: its users and items are not those of {data.ratings[0]}")
-        split = split_by_user(rows, recipe.seed, data.validation_share, data.test_share)
+        split = split_rows(rows, recipe.seed, data.validation_share, data.test_share)
         if not all(split):
             raise InvalidInputError(f"{name}: too few users: one of train, validation and test has none")
         splits.append(split)

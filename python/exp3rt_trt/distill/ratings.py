@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.evaluate.rows import RatingRow, without_average
+from exp3rt_trt.evaluate.split import split_by_user
 from exp3rt_trt.inputs import Item, UserProfile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_AVERAGE = re.compile(r"\[Average Rating\]\s*([\d.]+)")
 _FIELDS = ("user_id", "item_id", "user_persona", "item_synopsis", "item_description", "score")
-
-
-@dataclass(frozen=True)
-class RatingRow:
-    """A user, an item, and how the one rated the other.
-
-    Args:
-        user: with profile and average rating.
-        item: with description and profile; the profile ends with the item's average rating.
-        rating: on the scale's values.
-        item_average: the item's average rating.
-    """
-
-    user: UserProfile
-    item: Item
-    rating: float
-    item_average: float
 
 
 class Split(NamedTuple):
@@ -91,7 +72,7 @@ def parse_row(given: object, where: str) -> RatingRow:
     )
 
 
-def split_by_user(rows: Sequence[RatingRow], seed: int, validation_share: float, test_share: float) -> Split:
+def split_rows(rows: Sequence[RatingRow], seed: int, validation_share: float, test_share: float) -> Split:
     """Split rows so that no user is in two parts; a user's part depends on the seed and the id alone.
 
     Args:
@@ -100,21 +81,8 @@ def split_by_user(rows: Sequence[RatingRow], seed: int, validation_share: float,
         validation_share: of the users, 0..1.
         test_share: of the users, 0..1.
     """
-    split = Split([], [], [])
-    for row in rows:
-        place = user_place(row.user.user_id, seed)
-        if place < 1 - validation_share - test_share:
-            split.train.append(row)
-        elif place < 1 - test_share:
-            split.validation.append(row)
-        else:
-            split.test.append(row)
-    return split
-
-
-def user_place(user_id: object, seed: int) -> float:
-    """Return a number in 0..1 that is the same for a user wherever it is computed."""
-    return int(hashlib.sha256(f"{seed}:{user_id}".encode()).hexdigest()[:12], 16) / 16**12
+    shares = (1 - validation_share - test_share, validation_share, test_share)
+    return Split(*split_by_user(rows, shares, seed))
 
 
 def by_user(rows: Sequence[RatingRow]) -> list[list[RatingRow]]:
@@ -126,7 +94,7 @@ def by_user(rows: Sequence[RatingRow]) -> list[list[RatingRow]]:
 
 
 def _cut_average(text: str, where: str) -> tuple[str, float]:
-    found = _AVERAGE.search(text)
-    if found is None:
-        raise InvalidInputError(f"{where}: no [Average Rating] with a number")
-    return text[: found.start()].strip(), float(found[1])
+    profile, average = without_average(text)
+    if average is None:
+        raise InvalidInputError(f"{where}: no [Average Rating] with a number at its end")
+    return profile, average
