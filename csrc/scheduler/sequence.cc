@@ -97,7 +97,9 @@ Sequence make_candidate(GroupState& group, int candidate, std::optional<PrefixCa
   const bool reasons = request.max_reasoning_tokens > 0;
   sequence.phase = reasons ? Sequence::Phase::kReasoning : Sequence::Phase::kAnswer;
   if (reasons) {
-    for (const TokenIds& segment : request.prefix) group.lookup.append(static_cast<std::size_t>(candidate), segment);
+    if (candidate == 0) {
+      for (const TokenIds& segment : request.prefix) group.lookup.append(request.suffixes.size(), segment);
+    }
     group.lookup.append(static_cast<std::size_t>(candidate), tokens);
   } else {
     append(tokens, request.answer_tokens);

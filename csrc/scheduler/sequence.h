@@ -30,7 +30,7 @@ struct GroupState {
   int num_admitted = 0;    // candidates that became sequences
   int num_unfinished = 0;  // candidates without a result
   int num_runs = 0;        // prefix runs not yet in a batch; other groups may wait for them
-  PromptLookup lookup;     // the admitted candidates' prompts and reasonings, by candidate
+  PromptLookup lookup;     // the admitted candidates' suffixes and reasonings, by candidate; the prefix comes last
   bool cancelled = false;
 };
 
@@ -76,7 +76,8 @@ struct Advance {
   int num_accepted;  // drafts that were right
 };
 // Takes the greedy tokens that follow the pending token and each draft, as far as the drafts were right: more reasoning,
-// or the answer begins; without one, nothing is pending then. What was computed behind a wrong draft is computed anew, and leaves no trace.
+// or the answer begins; without one, nothing is pending then. What was computed behind a wrong draft is computed anew,
+// and leaves no trace.
 Advance advance_reasoning(Sequence& candidate, std::span<const TokenId> next_tokens);
 
 }  // namespace exp3rt

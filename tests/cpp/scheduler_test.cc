@@ -12,7 +12,8 @@ namespace exp3rt {
 namespace {
 
 // A scheduler whose "model" says: the label logit of a row is the sum of all tokens it attends to, and the next token
-// is 7 or what `next_token` makes of the sum. It reads the tokens back out of the blocks, so that a wrong block, slot or context shows in the sum.
+// is 7 or what `next_token` makes of the sum. It reads the tokens back out of the blocks, so that a wrong block, slot or
+// context shows in the sum.
 class Fixture {
  public:
   Fixture(int num_blocks, int max_batch_tokens)

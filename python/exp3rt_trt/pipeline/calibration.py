@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from exp3rt_trt.errors import EngineError, InvalidInputError
+from exp3rt_trt.extras import require
 
 if TYPE_CHECKING:
     import os
@@ -61,6 +62,7 @@ class Calibration:
 
         Raises:
             InvalidInputError: if the rows do not fit together, are fewer than 4, or do not differ.
+            Exp3rtError: if "isotonic" is asked for and scikit-learn is not installed.
         """
         x, y = _rows(expected, actual)
         if method not in ("isotonic", "linear"):
@@ -162,11 +164,7 @@ def _points(
         ends = np.array([x.min(), x.max()])
         # A falling line would turn the ranking over: then the ratings say nothing, and get the mean.
         return ends, slope * ends + offset if slope > 0 else np.full(2, y.mean())
-    try:
-        from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415  (an extra)
-    except ImportError as error:
-        raise InvalidInputError("isotonic needs scikit-learn: pip install 'exp3rt_trt[pipeline]'") from error
-    model = IsotonicRegression(out_of_bounds="clip").fit(x, y)
+    model = require("sklearn.isotonic", "pipeline").IsotonicRegression(out_of_bounds="clip").fit(x, y)
     return model.X_thresholds_.astype(np.float64), model.y_thresholds_.astype(np.float64)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,7 +118,8 @@ class ImplicitFirstStage:
         **options: of implicit's model: factors, regularization, iterations, ...
 
     Raises:
-        InvalidInputError: if there are no interactions, or `implicit` is not installed.
+        InvalidInputError: if there are no interactions, or no such algorithm.
+        Exp3rtError: if `implicit` is not installed.
 
     Example:
         >>> stage = ImplicitFirstStage([("ann", "tuesday"), ("bob", "cellar")])  # doctest: +SKIP
@@ -132,8 +134,6 @@ class ImplicitFirstStage:
         seed: int = 0,
         **options: Any,  # noqa: ANN401  (whatever implicit's model takes)
     ) -> None:
-        from scipy.sparse import csr_matrix  # noqa: PLC0415  (an extra; implicit brings it)
-
         pairs = list(dict.fromkeys(interactions))
         if not pairs:
             raise InvalidInputError("interactions is empty")
@@ -142,7 +142,9 @@ class ImplicitFirstStage:
         numbers = {item: n for n, item in enumerate(self._items)}
         cells = ([self._users[user] for user, _ in pairs], [numbers[item] for _, item in pairs])
         shape = (len(self._users), len(self._items))
-        self._matrix = csr_matrix((np.ones(len(pairs), dtype=np.float32), cells), shape=shape)
+        self._matrix = require("scipy.sparse", "pipeline").csr_matrix(
+            (np.ones(len(pairs), dtype=np.float32), cells), shape=shape
+        )
         self._model = _fitted(algorithm, seed, options, self._matrix)
 
     def candidates(self, user_id: Id, n: int) -> list[Candidate]:
@@ -165,18 +167,13 @@ def _fitted(
     options: dict[str, Any],
     matrix: Any,  # noqa: ANN401  (untyped library)
 ) -> Any:  # noqa: ANN401
-    try:
-        from implicit.als import AlternatingLeastSquares  # noqa: PLC0415  (an extra)
-        from implicit.bpr import BayesianPersonalizedRanking  # noqa: PLC0415
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415
-    except ImportError as error:
-        raise InvalidInputError(
-            "the first stage needs `implicit`: pip install 'exp3rt_trt[pipeline]'"
-        ) from error
-    models = {"als": AlternatingLeastSquares, "bpr": BayesianPersonalizedRanking}
+    models = {
+        "als": require("implicit.als", "pipeline").AlternatingLeastSquares,
+        "bpr": require("implicit.bpr", "pipeline").BayesianPersonalizedRanking,
+    }
     if algorithm not in models:
         raise InvalidInputError(f'algorithm must be "als" or "bpr", not {algorithm!r}')
-    with threadpool_limits(1, "blas"):  # implicit asks for it
+    with require("threadpoolctl", "pipeline").threadpool_limits(1, "blas"):  # implicit asks for it
         model = models[algorithm](random_state=seed, **options)
         model.fit(matrix, show_progress=False)
     return model

@@ -48,7 +48,7 @@ class ClauseJudge:
         """Return an extraction for each review; see `Extractor`."""
         clauses = [split(review.text[:MAX_CHARACTERS]) for review in reviews]
         verdicts = self._generator.choose(JUDGE, list(itertools.chain(*clauses)), VERDICTS)
-        odds = iter(_log_odds(verdicts) - self._usual)
+        odds = iter(np.nan_to_num(_log_odds(verdicts) - self._usual))  # without a verdict a clause is neither
         return [
             Extraction(_points(own, [next(odds) for _ in own], _witness(review, highest_rating)))
             for review, own in zip(reviews, clauses, strict=True)
@@ -68,7 +68,7 @@ def split(text: str) -> list[str]:
 
 
 def _log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:  # [num_texts, 2] -> [num_texts]
-    odds: NDArray[np.float64] = np.nan_to_num(np.log(probabilities[:, 1]) - np.log(probabilities[:, 0]))
+    odds: NDArray[np.float64] = np.log(probabilities[:, 1]) - np.log(probabilities[:, 0])
     return odds
 
 
