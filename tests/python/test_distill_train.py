@@ -200,23 +200,40 @@ def test_thinning_keeps_the_form(rows: list[RatingRow]) -> None:
 
 def test_examples_begin_with_averages_and_spread_the_texts(recipe: Recipe) -> None:
     encoder = Encoder(Path(recipe.base), TEN)
-    made = make_examples(recipe, encoder)
+    made = make_examples(recipe, encoder, encoder)
     kinds = ["text" if "text" in example else len(example["group"]["items"]) for example in made.train]
     assert kinds[:4] == [5] * 4
     assert kinds.count("text") == 2
     assert made.texts_left_out == 1
     assert len(kinds) == 2 * (2 + 6) + 2
-    assert make_examples(recipe, encoder) == made
+    assert make_examples(recipe, encoder, encoder) == made
 
 
 def test_a_text_trains_its_answer_alone(recipe: Recipe) -> None:
     encoder = Encoder(Path(recipe.base), TEN)
-    texts = [example["text"] for example in make_examples(recipe, encoder).train if "text" in example]
+    made = make_examples(recipe, encoder, encoder)
+    texts = [example["text"] for example in made.train if "text" in example]
     for text in texts:
         answer = [i for i, label in zip(text["input_ids"], text["labels"], strict=True) if label != -100]
         assert text["input_ids"][-len(answer) :] == answer
         said = encoder.decode(answer)
         assert said.startswith(("[Like]", " Calm films suit this user.\nPredicted User Rating: "))
+
+
+def test_rationales_have_their_own_scale_and_passes(recipe: Recipe) -> None:
+    path = Path(recipe.base)
+    five = Encoder(path, RatingScale.one_to_five())
+    twice = replace(recipe, data=replace(recipe.data, text_passes=2))
+    rated = Path(recipe.data.ratings[0]).read_text().splitlines()[0]
+    Path(recipe.data.texts[0]).write_text(
+        json.dumps({**json.loads(rated), "score": "4", "rationale": "Calm."})
+    )
+    made = make_examples(twice, Encoder(path, TEN), five)
+    texts = [example["text"] for example in made.train if "text" in example]
+    assert len(texts) == 2
+    for text in texts:
+        assert five.decode(text["input_ids"]).rstrip().endswith("Predicted User Rating: 4")
+        assert "from 1 to 5" in five.decode(text["input_ids"])
 
 
 @pytest.mark.parametrize(

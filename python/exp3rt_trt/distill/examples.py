@@ -33,8 +33,8 @@ class Examples:
     texts_left_out: int
 
 
-def make_examples(recipe: Recipe, encoder: Encoder) -> Examples:
-    """Encode a recipe's data; the same recipe gives the same examples.
+def make_examples(recipe: Recipe, encoder: Encoder, text_encoder: Encoder) -> Examples:
+    """Encode a recipe's data, ratings and texts each on its scale; the same recipe gives the same examples.
 
     First come averages alone, then users' rows, of which every pass draws another file and fewer points are
     left out as it goes on. Texts are spread evenly over those.
@@ -50,7 +50,7 @@ def make_examples(recipe: Recipe, encoder: Encoder) -> Examples:
     examples: list[Example] = [
         _group(only_averages(fit, random, ITEMS_PER_INVENTED_USER), encoder) for _ in range(numbers)
     ]
-    texts, left_out = _texts(recipe, encoder, random)
+    texts, left_out = _texts(recipe, text_encoder, random)
     length = train.steps * train.users_per_step
     users = _passes([by_user(split.train) for split in splits], random)
     for place in range(length):
@@ -97,8 +97,8 @@ def _passes(files: list[list[list[RatingRow]]], random: np.random.Generator) -> 
 def _texts(recipe: Recipe, encoder: Encoder, random: np.random.Generator) -> tuple[list[Example], int]:
     texts = [text for name in recipe.data.texts for text in read_texts(Path(name), encoder)]
     short = [text for text in texts if len(text["input_ids"]) <= recipe.train.longest_text]
-    order = random.permutation(len(short))
-    return [short[i] for i in order], len(texts) - len(short)
+    passes = range(recipe.data.text_passes)
+    return [short[i] for _ in passes for i in random.permutation(len(short))], len(texts) - len(short)
 
 
 def _group(rows: list[RatingRow], encoder: Encoder) -> Example:

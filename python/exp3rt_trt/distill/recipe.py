@@ -31,14 +31,18 @@ class DataRecipe:
     Args:
         ratings: JSONL files with the same users and items; for each user of a pass, one file is drawn.
         texts: JSONL files of the teacher's answers (see `texts`), mixed in.
-        highest: of the scale: 5 or 10.
+        text_passes: how often each text is seen.
+        highest: of the scale of the ratings: 5 or 10.
+        text_highest: of the scale of the rationales; the ratings' scale if 0.
         validation_share: of the users.
         test_share: of the users; they are looked at by the last step alone.
     """
 
     ratings: tuple[str, ...]
     texts: tuple[str, ...] = ()
+    text_passes: int = 1
     highest: int = 10
+    text_highest: int = 0
     validation_share: float = 0.1
     test_share: float = 0.2
 

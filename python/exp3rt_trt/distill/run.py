@@ -55,6 +55,7 @@ def distill(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dist
         "base": hashes(base.files),
         "data": list(hashes(data).values()),
         "split": [recipe.data.highest, recipe.data.validation_share, recipe.data.test_share],
+        "texts": [recipe.data.text_passes, recipe.data.text_highest],
         "train": asdict(recipe.train),
         "seed": recipe.seed,
     }

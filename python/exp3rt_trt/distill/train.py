@@ -20,11 +20,15 @@ MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def scale_of(recipe: Recipe) -> RatingScale:
-    """Return the recipe's rating scale."""
+    """Return the scale of a recipe's ratings."""
+    return _scale("highest", recipe.data.highest)
+
+
+def _scale(field: str, highest: int) -> RatingScale:
     scales = {5: RatingScale.one_to_five, 10: RatingScale.one_to_ten}
-    if recipe.data.highest not in scales:
-        raise InvalidInputError(f"[data] highest must be 5 or 10, not {recipe.data.highest}")
-    return scales[recipe.data.highest]()
+    if highest not in scales:
+        raise InvalidInputError(f"[data] {field} must be 5 or 10, not {highest}")
+    return scales[highest]()
 
 
 def train(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -52,7 +56,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     base, scale = resolve(recipe.base), scale_of(recipe)
-    examples = make_examples(recipe, Encoder(base, scale))
+    text_scale = _scale("text_highest", recipe.data.text_highest or recipe.data.highest)
+    examples = make_examples(recipe, Encoder(base, scale), Encoder(base, text_scale))
     if base.is_file():  # transformers would keep a GGUF file's weights packed
         save_checkpoint(open_checkpoint(base), out / "base")
         base = out / "base"
@@ -96,8 +101,8 @@ def _arguments(recipe: Recipe, out: Path, examples: list[Example]) -> Any:  # no
         learning_rate=given.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, steps // 20),
-        adam_beta2=0.98,  # the adapter is in bf16, where a smaller step of the second moment is rounded away
-        bf16=False,  # no autocast: base and adapter are in bf16 themselves
+        adam_beta2=0.98,  # runs are short
+        bf16=False,  # no autocast: the base is in bf16 itself, the adapter in float32
         use_cpu=not gpu,
         gradient_checkpointing=False,
         eval_strategy="steps",
@@ -148,4 +153,4 @@ def _student(recipe: Recipe, base: Path) -> tuple[Any, Any]:
         layers_to_transform=list(range(recipe.train.first_layer, model.config.num_hidden_layers)),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=False), AutoTokenizer.from_pretrained(base)
+    return get_peft_model(model, config), AutoTokenizer.from_pretrained(base)
