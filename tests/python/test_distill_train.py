@@ -12,13 +12,13 @@ import pytest
 from exp3rt_trt import RatingScale, Reranker
 from exp3rt_trt.distill.augment import AverageFit, only_averages, thin_out
 from exp3rt_trt.distill.encode import Encoder
-from exp3rt_trt.distill.evaluation import compare, predict
 from exp3rt_trt.distill.examples import make_examples
 from exp3rt_trt.distill.losses import rating_loss, soft_labels
 from exp3rt_trt.distill.ratings import by_user, read_ratings, split_rows
 from exp3rt_trt.distill.recipe import Recipe, read_recipe
 from exp3rt_trt.distill.steps import run_step
 from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.evaluate import student
 from exp3rt_trt.jobs import Request
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ def recipe(tmp_path: Path, tiny_checkpoint: Callable[[str], Path]) -> Recipe:
     return read_recipe(tmp_path / "recipe.toml")
 
 
+def rated(engine: Path, rows: list[RatingRow]) -> Any:
+    with Reranker.from_pretrained(engine, scale=TEN, threads=1, kv_cache_mib=64) as reranker:
+        return student(reranker, "score")(rows).ratings
+
+
 @pytest.fixture
 def rows(recipe: Recipe) -> list[RatingRow]:
     return read_ratings(Path(recipe.data.ratings[0]))
@@ -151,9 +156,7 @@ def test_branching_is_the_engine(
     logits.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.model.layers.parameters())
     _, expected = rating_loss(logits.detach(), batch.ratings, TEN.values, 1.0, 1.0)
-    np.testing.assert_allclose(
-        predict(tiny_engine("llama", "fp32"), some, TEN, threads=1), expected.numpy(), atol=1e-4
-    )
+    np.testing.assert_allclose(rated(tiny_engine("llama", "fp32"), some), expected.numpy(), atol=1e-4)
 
 
 def test_soft_labels_have_the_rating_as_their_mean() -> None:
@@ -269,18 +272,6 @@ def test_a_step_is_done_once_for_the_same_inputs(tmp_path: Path) -> None:
     assert run_step(tmp_path, "step", {"x": 2}, make)[0] != calls[0]
 
 
-def test_the_comparison_sees_a_better_student(rows: list[RatingRow]) -> None:
-    fit = AverageFit(rows, 1, 10)
-    actual = np.array([row.rating for row in rows])
-    baseline = np.array([fit.predict(row) for row in rows])
-    judged = compare(rows, (actual + baseline) / 2, fit, seed=0)
-    middle, low, high = judged["difference"]["rmse"]
-    assert low < middle < high < 0
-    assert judged["student"]["rmse"] == pytest.approx(judged["baseline"]["rmse"] / 2)
-    same = compare(rows, baseline, fit, seed=0)["difference"]["mae"]
-    assert same == [0, 0, 0]
-
-
 def test_a_recipe_becomes_an_engine_and_goes_on_where_it_was(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,4 +312,11 @@ def test_a_recipe_becomes_an_engine_and_goes_on_where_it_was(
     batch = make_batch([encoder.encode(user) for user in by_user(test)])
     with torch.no_grad():
         _, expected = rating_loss(label_logits(model, batch), batch.ratings, TEN.values, 1.0, 1.0)
-    np.testing.assert_allclose(predict(made.engine, test, TEN, threads=1), expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(rated(made.engine, test), expected.numpy(), atol=1e-4)
+    errors = expected.numpy() - [row.rating for row in test]
+    bias, ours, bare = made.test["a"]["methods"]
+    assert ours["errors"]["rmse"]["value"] == pytest.approx(np.sqrt((errors**2).mean()), abs=1e-4)
+    assert ours["difference"]["rmse"]["value"] == pytest.approx(
+        ours["errors"]["rmse"]["value"] - bias["errors"]["rmse"]["value"]
+    )
+    assert bare["errors"]["rmse"] != ours["errors"]["rmse"]

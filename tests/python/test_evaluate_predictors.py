@@ -16,7 +16,7 @@ from exp3rt_trt.evaluate import (
     user_item_bias,
     without,
 )
-from exp3rt_trt.evaluate.ablation import NO_PROFILE
+from exp3rt_trt.evaluate.ablation import NO_PROFILE, TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,16 +95,18 @@ def test_parts_are_taken_away_and_nothing_else() -> None:
         return Predictions(np.zeros(len(given)))
 
     given = row(1, 2, 5)
-    for parts in (["user_profile"], ["item_profile"], ["averages"], ["item_profile", "averages"]):
+    for parts in (["user_profile"], ["item_profile"], ["averages"], ["item_profile", "averages"], TEXTS):
         without(look, parts)([given])
-    user, item, averages, both = seen
+    user, item, averages, both, texts = seen
     assert user == replace(given, user=replace(given.user, profile=NO_PROFILE))
     assert item.user == given.user
-    assert item.item.profile == "[Average Rating]\n7.0"
+    assert item.item.profile == f"{NO_PROFILE}\n\n[Average Rating]\n7.0"
     assert averages.user.profile == given.user.profile
     assert averages.user.average_rating is averages.item_average is None
     assert averages.item.profile == "[Like]\n- Boats\n\n[Dislike]\n- None"
-    assert both.item.profile is None
+    assert both.item.profile == NO_PROFILE
+    assert texts.user.profile == NO_PROFILE
+    assert texts.item == replace(item.item, description=None)
     assert both.item.description == given.item.description
     with pytest.raises(InvalidInputError, match="not title"):
         without(look, ["title"])

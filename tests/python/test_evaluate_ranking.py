@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -9,17 +9,19 @@ from evaluate_cases import TEN, row, write_interactions, write_lines
 from exp3rt_trt import InvalidInputError, Reranker
 from exp3rt_trt.evaluate import (
     CandidateList,
-    CollaborativeFilter,
+    StudentRanking,
     Texts,
+    blended,
     candidate_lists,
-    collaborative_ranking,
     collaborative_rating,
     fit_als,
+    fit_blend,
     measure_rankings,
     read_interactions,
-    student_ranking,
+    score_lists,
 )
 from exp3rt_trt.evaluate.ranking import user_metrics
+from exp3rt_trt.pipeline import Blend, ImplicitFirstStage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> CollaborativeFilter:
+def model(folder: Path) -> ImplicitFirstStage:
     return fit_als(read_interactions(folder, "train.txt"), seed=0)
 
 
@@ -93,7 +95,8 @@ def test_methods_are_compared_on_the_same_lists() -> None:
         return np.full(len(items), np.nan)
 
     rankers = {"first": first_stage, "reverse": reverse, "silent": silent}
-    table = measure_rankings(lists, rankers, baseline="first")
+    scores = {name: score_lists(lists, ranker) for name, ranker in rankers.items()}
+    table = measure_rankings(lists, scores, baseline="first")
     first, reversed_, nothing = table.methods
     assert (table.lists, table.candidates, table.positives, table.positives_in_lists) == (5, 15, 10, 5)
     assert first.difference is None
@@ -106,7 +109,7 @@ def test_methods_are_compared_on_the_same_lists() -> None:
     # The best order has "c" first, but "z" was never proposed.
     assert table.limit["NDCG@10"].value == pytest.approx(1 / (1 + 1 / math.log2(3)))
     with pytest.raises(InvalidInputError, match="no method 'x'"):
-        measure_rankings(lists, rankers, baseline="x")
+        measure_rankings(lists, scores, baseline="x")
 
 
 def test_interactions_are_read_by_the_ids_of_the_lists(folder: Path, tmp_path: Path) -> None:
@@ -127,27 +130,27 @@ def test_interactions_are_read_by_the_ids_of_the_lists(folder: Path, tmp_path: P
 
 
 def test_cf_proposes_what_the_user_has_not_seen_and_finds_the_group(
-    folder: Path, model: CollaborativeFilter
+    folder: Path, model: ImplicitFirstStage
 ) -> None:
     held_out = read_interactions(folder, "test.txt")
     lists = candidate_lists(model, held_out, [*held_out, "stranger"], 5)
     assert [each.user_id for each in lists] == list(held_out)
-    assert all(not set(each.item_ids) & set(model.seen[each.user_id]) for each in lists)
+    assert all(not set(each.item_ids) & model.seen(each.user_id) for each in lists)
     assert all(each.item_ids[0] in each.positives for each in lists)  # of its group, one item is left
-    table = measure_rankings(lists, {"CF": collaborative_ranking(model)}, baseline="CF")
+    table = measure_rankings(lists, {"CF": score_lists(lists, model.scores)}, baseline="CF")
     assert table.methods[0].metrics["MRR"].value == 1
     # What the model was fitted on is no right answer.
-    assert candidate_lists(model, {"u0": model.seen["u0"]}, ["u0"], 5) == []
+    assert candidate_lists(model, {"u0": list(model.seen("u0"))}, ["u0"], 5) == []
 
 
-def test_cf_is_the_same_for_the_same_seed(folder: Path, model: CollaborativeFilter) -> None:
+def test_cf_is_the_same_for_the_same_seed(folder: Path, model: ImplicitFirstStage) -> None:
     again = fit_als(read_interactions(folder, "train.txt"), seed=0)
-    assert (again.user_factors == model.user_factors).all()
+    assert (again.scores("u1", ITEMS) == model.scores("u1", ITEMS)).all()
     assert np.isnan(model.scores("nobody", ["i1"])).all()
     assert np.isnan(model.scores("u1", ["nothing", "i1"])).tolist() == [True, False]
 
 
-def test_cf_rates_by_a_line_and_fails_where_it_knows_nobody(model: CollaborativeFilter) -> None:
+def test_cf_rates_by_a_line_and_fails_where_it_knows_nobody(model: ImplicitFirstStage) -> None:
     # Own group 9, other group 2: scores near 1 and near 0.
     fit = [row(user, item, 9 if user % 2 == item % 2 else 2) for user in range(8) for item in range(8)]
     predict = collaborative_rating(model, fit)
@@ -168,7 +171,7 @@ def test_the_student_ranks_what_has_texts(engine: Path) -> None:
     texts.add_rows([row(1, item, 5) for item in range(3)])
     done = []
     with Reranker.from_pretrained(engine, scale=TEN, kv_cache_mib=64, threads=1) as reranker:
-        rank = student_ranking(reranker, texts, "score", lambda: done.append(1))
+        rank = StudentRanking(reranker, texts, "score", lambda: done.append(1))
         scores = rank("u1", ["i2", "unknown", "i0"])
         user, items = texts.user_profile("u1"), [texts.item("i2"), texts.item("i0")]
         assert user is not None
@@ -179,3 +182,49 @@ def test_the_student_ranks_what_has_texts(engine: Path) -> None:
         assert math.isnan(scores[1])
         assert np.isnan(rank("nobody", ["i0"])).all()
     assert len(done) == 2
+
+
+@pytest.mark.parametrize("mode", ["reason", "adaptive"])
+def test_the_student_says_how_many_it_reasoned_for(engine: Path, mode: Any) -> None:
+    texts = Texts()
+    texts.add_rows([row(1, item, 5) for item in range(12)])
+    options: dict[str, Any] = {"kv_cache_mib": 64, "threads": 1, "max_reasoning_tokens": 3}
+    with Reranker.from_pretrained(engine, scale=TEN, **options) as reranker:
+        rank = StudentRanking(reranker, texts, mode)
+        scores = rank("u1", ITEMS)
+    assert np.isfinite(scores).all()
+    assert 10 <= rank.num_reasoned <= 12
+    assert mode == "adaptive" or rank.num_reasoned == 12
+
+
+def test_only_eligible_items_are_proposed(folder: Path) -> None:
+    interactions = read_interactions(folder, "train.txt")
+    stage = fit_als(interactions, seed=0, eligible={"i0", "i1", "i3"})
+    everything = fit_als(interactions, seed=0)
+    for user in interactions:
+        found = [item for item, _ in stage.candidates(user, 20)]
+        assert found == [i for i, _ in everything.candidates(user, 20) if i in {"i0", "i1", "i3"}]
+    # Scores are of any item, proposed or not.
+    assert np.isfinite(stage.scores("u0", ITEMS)).all()
+
+
+def test_the_catalogue_is_what_is_known_as_well_as_the_best(tmp_path: Path) -> None:
+    texts = Texts()
+    texts.add_rows([row(1, 1, 5), row(1, 2, 5)])
+    assert texts.catalogue() == {"i1", "i2"}
+    texts.add_file(str(write_lines(tmp_path / "t", {"item_id": "i3", "item_profile": "Boats."})))
+    assert texts.catalogue() == {"i1", "i2"}
+    texts.add_file(str(write_lines(tmp_path / "t", {"item_id": "i2", "title": "Boats"})))
+    assert texts.catalogue() == {"i2"}
+
+
+def test_the_blend_is_fitted_on_other_lists_and_leaves_out_the_unscored() -> None:
+    lists = [CandidateList(f"u{n}", ("a", "b", "c"), frozenset("c")) for n in range(4)]
+    wrong, right = np.array([3.0, 2.0, 1.0]), np.array([1.0, 2.0, np.nan])
+    assert fit_blend(lists, [wrong] * 4, [-wrong] * 4).weight > 0.5
+    assert fit_blend(lists, [-wrong] * 4, [wrong] * 4).weight == 0
+    (scores,) = blended(Blend(1.0), [wrong], [right])
+    assert scores[:2].tolist() == [-1, 1]
+    assert np.isnan(scores[2])
+    with pytest.raises(InvalidInputError, match="no user has a relevant"):
+        fit_blend(lists, [wrong] * 4, [right] * 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,12 @@ from exp3rt_trt.extras import require
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+NOTES = (
+    r"(score|reason|adaptive), blended: the student's weight is [\d.]+\n"
+    r"|adaptive: reasoned for \d+ of \d+ candidates\n"
+)
 
 
 @pytest.fixture
@@ -44,15 +51,18 @@ def test_all_of_it(
     run: Callable[..., tuple[int, str, str]], ratings: Path, tmp_path: Path, engine: Path
 ) -> None:
     folder = write_interactions(tmp_path / "cf")
-    titles = ({"item_id": f"i{number}", "title": f"Film {number}"} for number in range(12))
-    texts = write_lines(tmp_path / "texts.jsonl", *titles)
+    kinds = ("title", "item_description", "item_profile")
+    films = ({"item_id": f"i{n}", **dict.fromkeys(kinds, f"Film {n}")} for n in range(12))
+    texts = write_lines(tmp_path / "texts.jsonl", *films)
     arguments = ["--ratings", ratings, "--interactions", folder, "--texts", texts, "--candidates", 3]
     arguments += ["--mode", "score", "--mode", "reason", "--without", "user_profile,averages"]
+    arguments += ["--mode", "adaptive", "--calibrated", "--blend-users", 6]
     arguments += ["--limit", 6, "--users", 2, "--cold-below", 6, "--max-reasoning-tokens", 5]
     files = [(tmp_path / f"{name}.json", tmp_path / f"{name}.svg") for name in ("first", "second")]
     for json_file, picture in files:
         code, out, err = run(*arguments, "--json", json_file, "--plot", picture)
-        assert (code, err) == (0, "")
+        assert code == 0
+        assert re.fullmatch(f"({NOTES})+", err), err
     (first, first_picture), (second, second_picture) = files
     assert first.read_bytes() == second.read_bytes()
     assert first_picture.read_bytes() == second_picture.read_bytes()
@@ -80,8 +90,8 @@ def assert_facts(record: dict[str, Any], ratings: Path, engine: Path) -> None:
         "users_with_profile": 2,
         "users_with_held_out_items": 2,
         "items": 12,
-        "items_with_profile": 4,
-        "items_with_description": 4,
+        "items_with_profile": 12,
+        "items_with_description": 12,
     }
     assert [method["name"] for method in found["methods"]] == [
         "global mean",
@@ -91,13 +101,19 @@ def assert_facts(record: dict[str, Any], ratings: Path, engine: Path) -> None:
         "score without user_profile,averages",
         "reason",
         "reason without user_profile,averages",
+        "score, calibrated",
+        "reason, calibrated",
     ]
-    assert [method["difference"] is None for method in found["methods"]] == [False, True] + [False] * 5
+    assert [method["difference"] is None for method in found["methods"]] == [False, True] + [False] * 7
     assert record["ranking"]["candidates"] == 2 * 3
     assert [method["name"] for method in record["ranking"]["methods"]] == [
         "CF alone (ALS)",
         "score",
+        "score, blended",
         "reason",
+        "reason, blended",
+        "adaptive",
+        "adaptive, blended",
     ]
     explained = record["explanations"]["reason"]
     assert explained["explanations"] == len(explained["sample"]) == 6

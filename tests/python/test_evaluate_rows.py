@@ -150,3 +150,18 @@ def test_a_rating_on_both_sides_is_refused(tmp_path: Path) -> None:
     fit = write_lines(tmp_path / "fit.jsonl", line(1, 2, 6), line(2, 2, 6))
     with pytest.raises(InvalidInputError, match=r"1 of the rows to measure are .* the first at .*r\.jsonl:2"):
         read_data(str(path), str(fit), TEN)
+
+
+def test_right_items_are_held_out_and_rated_high_enough(tmp_path: Path) -> None:
+    rated = [line(1, 1, 9), line(1, 2, 4), line(1, 3, 9), line(2, 1, 8), line(3, 1, 10)]
+    path = write_lines(tmp_path / "r.jsonl", *rated)
+    folder = tmp_path / "cf"
+    folder.mkdir()
+    write_lines(folder / "train.txt", "u1 i9", "u2 i9")
+    write_lines(folder / "test.txt", "u1 i1 i2 i4", "u2 i1", "u5 i1")
+    data = read_data(str(path), "3", TEN, interactions=str(folder))
+    assert data.right_items(8) == {"u1": ["i1"], "u2": ["i1"]}
+    assert data.right_items(8.5) == {"u1": ["i1"]}
+    assert data.right_items(0)["u1"] == ["i1", "i2"]
+    assert data.users_to_fit(None) == ["u1"]
+    assert sorted(map(str, data.users_to_rank(None))) == ["u2", "u3"]

@@ -161,13 +161,17 @@ def test_the_command_calibrates(tiny_engine: Callable[[str, str], Path], tmp_pat
 
     engine, ratings = tmp_path / "engine", tmp_path / "ratings.jsonl"
     shutil.copytree(tiny_engine("llama", "fp32"), engine)
-    rows = [{"user": f"Likes {t}.", "item": {"item_id": t, "title": t}, "rating": 3} for t in TEXTS]
-    rows.append({"user": "Likes x.", "item": {"item_id": "x", "title": "x"}, "rating": 8})
+    rows = [
+        {"user_id": t, "user_profile": f"Likes {t}.", "item_id": t, "title": t, "rating": 3} for t in TEXTS
+    ]
+    rows.append({"user_id": "x", "user_profile": "Likes x.", "item_id": "x", "title": "x", "rating": 8})
+    rows.append({**rows[0], "title": "boats " * 3000})
     ratings.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ["calibrate", "--engine", str(engine), "--ratings", str(ratings), "--method", "linear"]
     run = CliRunner().invoke(app, command)
     assert run.exit_code == 1
-    assert "ratings.jsonl:6: rating must be a number from 1 to 5, not 8" in run.output
+    assert "ratings.jsonl:6: 'rating' must be from 1 to 5, not 8" in run.output
+    assert "ratings.jsonl:7: " in run.output
     assert "linear, 5 rows" in run.output
     made = Calibration.load(engine)
     assert made is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import typer
 
-from exp3rt_trt.errors import Exp3rtError, InvalidInputError
-from exp3rt_trt.jsonl import read_lines
+from exp3rt_trt.evaluate.predictors import student
+from exp3rt_trt.evaluate.rows import read_ratings
 from exp3rt_trt.pipeline.calibration import Calibration
 from exp3rt_trt.rating import RatingScale
 from exp3rt_trt.reranker import Reranker
@@ -15,9 +16,7 @@ from exp3rt_trt.reranker import Reranker
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exp3rt_trt.jsonl import Line
     from exp3rt_trt.pipeline.calibration import Method
-    from exp3rt_trt.results import RankedResults
 
 
 def calibrate_command(engine: Path, path: Path, method: Method, highest: int, threads: int) -> None:
@@ -28,52 +27,18 @@ def calibrate_command(engine: Path, path: Path, method: Method, highest: int, th
         typer.Exit: with code 1 if a row was left out.
     """
     scale = RatingScale.one_to_five() if highest == 5 else RatingScale.one_to_ten()
-    rows: list[tuple[Line, float]] = []
-    faults = 0
-    for line in read_lines(str(path)):
-        try:
-            rows.append((line, _rating(line, scale)))
-        except InvalidInputError as error:  # noqa: PERF203  (a row costs far more)
-            faults += _tell(line, error)
-    expected, actual = [], []
+    file = read_ratings(str(path), scale)
     with Reranker.from_pretrained(engine, scale=scale, threads=threads) as reranker:
-        jobs = [(line.value["user"], [line.value["item"]]) for line, _ in rows]
-        for (line, rating), results in zip(rows, reranker.rank_many(jobs), strict=True):
-            try:
-                expected.append(_expected(results))
-                actual.append(rating)
-            except Exp3rtError as error:  # noqa: PERF203
-                faults += _tell(line, error)
-    made = Calibration.fit(expected, actual, method=method)
-    saved = made.save(engine)
+        made = student(reranker, "score")(file.rows)
+    faults = [*file.faults, *(failure.words for failure in made.failures.values())]
+    for fault in faults:
+        typer.echo(fault, err=True)
+    actual = np.array([row.rating for row in file.rows])
+    calibration = Calibration.fit(made.ratings[made.rated], actual[made.rated], method=method)
+    saved = calibration.save(engine)
     typer.echo(
-        f"{saved}: {method}, {made.num_rows} rows; expected calibration error "
-        f"{made.error_before:.3f} before, {made.error:.3f} after (cross-validated)"
+        f"{saved}: {method}, {calibration.num_rows} rows; expected calibration error "
+        f"{calibration.error_before:.3f} before, {calibration.error:.3f} after (cross-validated)"
     )
     if faults:
         raise typer.Exit(1)
-
-
-def _rating(line: Line, scale: RatingScale) -> float:
-    if line.error is not None:
-        raise line.error
-    missing = [name for name in ("user", "item", "rating") if name not in line.value]
-    if missing:
-        raise InvalidInputError(f"{missing[0]!r} is missing")
-    rating = line.value["rating"]
-    low, high = scale.values[0], scale.values[-1]
-    if isinstance(rating, bool) or not isinstance(rating, (int, float)) or not low <= rating <= high:
-        raise InvalidInputError(f"rating must be a number from {low:g} to {high:g}, not {rating!r}")
-    return float(rating)
-
-
-def _expected(results: RankedResults) -> float:
-    (item,) = results
-    if item.expected_rating is None:
-        raise InvalidInputError(item.error or item.status)
-    return float(item.expected_rating)
-
-
-def _tell(line: Line, error: Exp3rtError) -> int:
-    typer.echo(f"{line.where}: {error}", err=True)
-    return 1

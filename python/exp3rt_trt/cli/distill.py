@@ -61,23 +61,19 @@ def annotate_command(rows: Path, out: Path, command: AnnotateCommand) -> None:
 
 
 def _errors(test: Mapping[str, Any]) -> Table:
-    table = Table(
-        "test rows", "RMSE", "baseline", "difference (95 %)", "MAE", "baseline", "difference (95 %)"
-    )
+    table = Table("test rows of", "method", "RMSE", "MAE", "Δ RMSE", "Δ MAE")
     for name, judged in test.items():
-        if "student" not in judged:
-            table.add_row(name, f"{judged['rmse']:.4f}")
-            continue
-        cells = [name]
-        for kind in ("rmse", "mae"):
-            middle, low, high = judged["difference"][kind]
-            cells += [
-                f"{judged['student'][kind]:.4f}",
-                f"{judged['baseline'][kind]:.4f}",
-                f"{middle:+.4f} ({low:+.4f} to {high:+.4f})",
-            ]
-        table.add_row(*cells)
+        for method in judged["methods"]:
+            cells = [_interval(method["errors"][kind], "") for kind in ("rmse", "mae")]
+            difference = method["difference"]
+            cells += [_interval(difference[kind], "+") if difference else "" for kind in ("rmse", "mae")]
+            table.add_row(name, method["name"], *cells)
     return table
+
+
+def _interval(estimate: Mapping[str, float | None], sign: str) -> str:
+    value, low, high = (estimate[end] for end in ("value", "low", "high"))
+    return f"{value:{sign}.3f}" + (f" ({low:{sign}.3f}..{high:{sign}.3f})" if low is not None else "")
 
 
 def _plain(figures: Mapping[str, Any]) -> str:

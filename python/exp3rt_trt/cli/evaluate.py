@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING
 import typer
 
 from exp3rt_trt.cli.display import console, progress_bar
+from exp3rt_trt.cli.evaluate_rankings import Rankings
 from exp3rt_trt.cli.evaluate_tables import tables
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.evaluate.ablation import without
 from exp3rt_trt.evaluate.bootstrap import Bootstrap
-from exp3rt_trt.evaluate.collaborative import collaborative_ranking, collaborative_rating, fit_als
+from exp3rt_trt.evaluate.collaborative import collaborative_rating, fit_als
 from exp3rt_trt.evaluate.data import EvaluationData, read_data
 from exp3rt_trt.evaluate.explanations.measure import Explained, ExplanationTable, measure_explanations
 from exp3rt_trt.evaluate.picture import draw
 from exp3rt_trt.evaluate.predictors import (
     Predictions,
     Predictor,
+    calibrated,
     global_mean,
     has_averages,
     student,
     user_item_bias,
 )
-from exp3rt_trt.evaluate.ranking import Ranker, candidate_lists, measure_rankings, student_ranking
 from exp3rt_trt.evaluate.ratings import measure_ratings
 from exp3rt_trt.evaluate.report import EngineIdentity, Report
 from exp3rt_trt.extras import require
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from exp3rt_trt.evaluate.ranking import RankingTable
-    from exp3rt_trt.prompts import Mode
+    from exp3rt_trt.evaluate.rows import RatingRow
+    from exp3rt_trt.prompts import Mode, RankingMode
 
 GLOBAL_MEAN, BIAS, CF = "global mean", "user + item bias", "CF alone (ALS)"
 
@@ -51,7 +53,8 @@ class EvaluateOptions:
     ratings: str
     fit: str
     engine: str
-    modes: Sequence[Mode]
+    modes: Sequence[RankingMode]
+    calibrated: bool
     interactions: str | None
     texts: Sequence[str]
     without: Sequence[str]
@@ -60,6 +63,8 @@ class EvaluateOptions:
     limit: int | None
     users: int | None
     candidates: int
+    blend_users: int
+    right_from: float
     highest: int
     max_reasoning_tokens: int
     seed: int
@@ -121,14 +126,20 @@ class _Evaluation:
         self._reranker = reranker
         self._bar = bar
         self._bootstrap = Bootstrap(options.seed)
-        self._model = fit_als(data.train, options.seed) if data.train else None
+        self._stage = fit_als(data.train, options.seed, data.texts.catalogue()) if data.train else None
 
     def report(self) -> Report:
         data, predictors = self._data, self._predictors()
+        names = [
+            *predictors,
+            *(_calibrated(mode) for mode in self._rating_modes() if self._options.calibrated),
+        ]
         baseline = self._options.against or (BIAS if BIAS in predictors else GLOBAL_MEAN)
-        if baseline not in predictors:  # told now, not after an hour
-            raise InvalidInputError(f"against: no method {baseline!r}; there are {', '.join(predictors)}")
+        if baseline not in names:  # told now, not after an hour
+            raise InvalidInputError(f"against: no method {baseline!r}; there are {', '.join(names)}")
         predictions = {name: predict(data.rows) for name, predict in predictors.items()}
+        if self._options.calibrated:
+            predictions |= self._calibrated(predictions)
         for failure in (each for made in predictions.values() for each in made.failures.values()):
             typer.echo(f"{failure.status}: {failure.words}", err=True)
         return Report(
@@ -148,40 +159,40 @@ class _Evaluation:
             self._explanations(predictions),
         )
 
-    def _predictors(self) -> Mapping[str, Predictor]:
+    def _rating_modes(self) -> list[Mode]:
+        """Return the modes that rate a row by itself; adaptive mode needs a list."""
+        return [mode for mode in self._options.modes if mode != "adaptive"]
+
+    def _predictors(self) -> dict[str, Predictor]:
         fit = self._data.fit
         predictors = {GLOBAL_MEAN: global_mean(fit)}
         if has_averages(fit):
             predictors[BIAS] = user_item_bias(fit)
-        if self._model is not None:
-            predictors[CF] = collaborative_rating(self._model, fit)
-        for mode in self._options.modes:
-            predictors[mode] = self._student(mode, mode)
+        if self._stage is not None:
+            predictors[CF] = collaborative_rating(self._stage, fit)
+        for mode in self._rating_modes():
+            predictors[mode] = self._student(mode, mode, self._data.rows)
             for parts in self._options.without:
                 name = f"{mode} without {parts}"
-                predictors[name] = without(self._student(mode, name), parts.split(","))
+                predictors[name] = without(self._student(mode, name, self._data.rows), parts.split(","))
         return predictors
 
-    def _student(self, mode: Mode, name: str) -> Predictor:
-        task = self._bar.add_task(name, total=len({row.user for row in self._data.rows}))
+    def _calibrated(self, predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
+        fit, found = self._data.fit, {}
+        for mode in self._rating_modes():
+            of_fit = self._student(mode, f"{mode}, to calibrate", fit)(fit)
+            found[_calibrated(mode)] = calibrated(predictions[mode], of_fit, fit)
+        return found
+
+    def _student(self, mode: Mode, name: str, rows: Sequence[RatingRow]) -> Predictor:
+        task = self._bar.add_task(name, total=len({row.user for row in rows}))
         return student(self._reranker, mode, lambda done, _: self._bar.update(task, completed=done))
 
     def _ranking(self) -> RankingTable | None:
-        options, data = self._options, self._data
-        if self._model is None:
+        if self._stage is None:
             return None
-        users = data.users_to_rank(options.users)
-        lists = candidate_lists(self._model, data.held_out, users, options.candidates)
-        if not lists:
-            typer.echo("no rankings: none of the measured users has a profile and held-out items", err=True)
-            return None
-        rankers: dict[str, Ranker] = {CF: collaborative_ranking(self._model)}
-        rankers |= {mode: self._student_ranking(mode, len(lists)) for mode in options.modes}
-        return measure_rankings(lists, rankers, baseline=CF, bootstrap=self._bootstrap)
-
-    def _student_ranking(self, mode: Mode, lists: int) -> Ranker:
-        task = self._bar.add_task(f"ranking, {mode}", total=lists)
-        return student_ranking(self._reranker, self._data.texts, mode, lambda: self._bar.advance(task))
+        rankings = Rankings(self._options, self._data, self._stage, self._reranker, self._bar)
+        return rankings.table(CF, self._bootstrap)
 
     def _explanations(self, predictions: Mapping[str, Predictions]) -> dict[str, ExplanationTable]:
         """Judge the reasonings of the student that saw everything."""
@@ -196,3 +207,7 @@ class _Evaluation:
             if reasoning is not None
         ]
         return {"reason": measure_explanations(explained, self._reranker.scale, self._bootstrap)}
+
+
+def _calibrated(mode: Mode) -> str:
+    return f"{mode}, calibrated"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exp3rt_trt.cli.options import EngineOption, Method, Mode, Scale, TeacherTask, ThreadsOption
+from exp3rt_trt.cli.options import EngineOption, Method, RankingMode, Scale, TeacherTask, ThreadsOption
 
 
 def evaluate(
@@ -30,10 +30,17 @@ def evaluate(
     texts: Annotated[
         list[Path] | None, typer.Option(help="JSONL with more texts of users or items; may be repeated.")
     ] = None,
-    mode: Annotated[list[Mode] | None, typer.Option(help="How to rate; may be repeated.")] = None,
+    mode: Annotated[
+        list[RankingMode] | None, typer.Option(help="How to rate; may be repeated. Adaptive: rankings only.")
+    ] = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Measure ratings also calibrated on the fitting rows.")
+    ] = False,
     without: Annotated[
         list[str] | None,
-        typer.Option(help="Measure also without user_profile, item_profile, averages, or several: a,b."),
+        typer.Option(
+            help="Measure also without user_profile, item_profile, description, averages, or several: a,b."
+        ),
     ] = None,
     against: Annotated[
         str | None, typer.Option(help="Method that ratings are compared with; default the bias baseline.")
@@ -42,6 +49,13 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Most rows to measure.")] = None,
     users: Annotated[int | None, typer.Option(min=1, help="Most users to rank for.")] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Candidates of each user to rank.")] = 20,
+    blend_users: Annotated[
+        int,
+        typer.Option(min=0, help="Users, not measured, on whom the blend with CF is fitted; 0: no blend."),
+    ] = 0,
+    right_from: Annotated[
+        float, typer.Option(min=0, help="Held-out items are right from this rating on; 0: all are.")
+    ] = 0,
     scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.ten,
     max_reasoning_tokens: Annotated[int, typer.Option(min=1, help="Where reasoning is cut off.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the split, the sample, CF and the intervals.")] = 0,
@@ -56,7 +70,8 @@ def evaluate(
         ratings=str(ratings),
         fit=fit,
         engine=engine,
-        modes=[each.value for each in mode or [Mode.score]],
+        modes=[each.value for each in mode or [RankingMode.score]],
+        calibrated=calibrated,
         interactions=str(interactions) if interactions else None,
         texts=[str(path) for path in texts or []],
         without=without or [],
@@ -65,6 +80,8 @@ def evaluate(
         limit=limit,
         users=users,
         candidates=candidates,
+        blend_users=blend_users,
+        right_from=right_from,
         highest=int(scale.value),
         max_reasoning_tokens=max_reasoning_tokens,
         seed=seed,
@@ -111,9 +128,7 @@ def annotate(
 def calibrate(
     *,
     engine: Annotated[Path, typer.Option(help="Engine directory; the calibration is written into it.")],
-    ratings: Annotated[
-        Path, typer.Option(help='Held-out JSONL: {"user": ..., "item": ..., "rating": number}.')
-    ],
+    ratings: Annotated[Path, typer.Option(help="Held-out JSONL of rating rows, as for evaluate.")],
     method: Annotated[Method, typer.Option(help="Shape of the map.")] = Method.isotonic,
     scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.five,
     threads: ThreadsOption = 0,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exp3rt_trt.evaluate.predictors import user_item_bias
 from exp3rt_trt.evaluate.rows import RatingRow
 from exp3rt_trt.inputs import Item, UserProfile
 
@@ -29,15 +30,12 @@ class AverageFit:
     """
 
     def __init__(self, rows: Sequence[RatingRow], lowest: float, highest: float) -> None:
-        features = [[1.0, _average(row), row.item_average] for row in rows]
-        solution = np.linalg.lstsq(np.array(features), np.array([row.rating for row in rows]), rcond=None)
-        self.weights = solution[0]
+        self._predict = user_item_bias(rows)
         self._range = lowest, highest
 
     def predict(self, row: RatingRow) -> float:
         """Return the rating that the averages alone foretell."""
-        raw = self.weights @ [1.0, _average(row), row.item_average]
-        return float(np.clip(raw, *self._range))
+        return float(np.clip(self._predict([row]).ratings[0], *self._range))
 
     def shrink(self, row: RatingRow, share: float) -> RatingRow:
         """Return the row with its rating drawn towards the fit, by a share of the distance."""
@@ -80,12 +78,6 @@ def thin_out(rows: Sequence[RatingRow], random: np.random.Generator, keep: float
         )
         for row in rows
     ]
-
-
-def _average(row: RatingRow) -> float:
-    average = row.user.average_rating
-    assert average is not None  # noqa: S101  (`ratings` reads no row without both)
-    return average
 
 
 def _thin_points(text: str, random: np.random.Generator, keep: float) -> str:

@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exp3rt_trt import _core
-from exp3rt_trt.distill.augment import AverageFit
-from exp3rt_trt.distill.evaluation import compare, predict, rmse, without_texts
 from exp3rt_trt.distill.examples import read_splits
 from exp3rt_trt.distill.merge import merge_adapter
 from exp3rt_trt.distill.steps import hashes, run_step
 from exp3rt_trt.distill.train import scale_of, train
 from exp3rt_trt.engines.build import build_engine
 from exp3rt_trt.engines.sources import open_checkpoint, resolve
+from exp3rt_trt.evaluate.ablation import TEXTS, without
+from exp3rt_trt.evaluate.bootstrap import Bootstrap
+from exp3rt_trt.evaluate.predictors import student, user_item_bias
+from exp3rt_trt.evaluate.ratings import measure_ratings
+from exp3rt_trt.reranker import Reranker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exp3rt_trt.distill.recipe import Recipe
+
+BASELINE = "user + item bias"
 
 
 class Distilled(NamedTuple):
@@ -47,7 +52,7 @@ def distill(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dist
         BuildError: the base cannot be found, or is not supported.
 
     Example:
-        >>> distill(read_recipe(Path("engines/imdb-student/recipe.toml"))).test["student"]
+        >>> distill(read_recipe(Path("engines/imdb-student/recipe.toml"))).test
     """
     work, base = recipe.work, open_checkpoint(resolve(recipe.base))
     data = [Path(name) for name in (*recipe.data.ratings, *recipe.data.texts)]
@@ -85,12 +90,17 @@ def _build(recipe: Recipe, merged: Path, folder: Path) -> dict[str, Any]:
 
 def _evaluate(recipe: Recipe, engine: Path) -> dict[str, Any]:
     """Errors on the test users, for each file of ratings; and what is left without the profiles' words."""
-    scale, judged = scale_of(recipe), {}
-    for name, split in zip(recipe.data.ratings, read_splits(recipe), strict=True):
-        fit = AverageFit(split.train, scale.values[0], scale.values[-1])
-        judged[Path(name).stem] = compare(
-            split.test, predict(engine, split.test, scale, recipe.threads), fit, recipe.seed
-        )
-    bare = predict(engine, without_texts(split.test), scale, recipe.threads)
-    judged["without_texts"] = {"rmse": rmse(bare - [row.rating for row in split.test])}
+    judged = {}
+    with Reranker.from_pretrained(engine, scale=scale_of(recipe), threads=recipe.threads) as reranker:
+        rate = student(reranker, "score")
+        for name, split in zip(recipe.data.ratings, read_splits(recipe), strict=True):
+            predictions = {
+                BASELINE: user_item_bias(split.train)(split.test),
+                "student": rate(split.test),
+                "student without texts": without(rate, TEXTS)(split.test),
+            }
+            table = measure_ratings(
+                split.test, predictions, baseline=BASELINE, known={}, bootstrap=Bootstrap(recipe.seed)
+            )
+            judged[Path(name).stem] = asdict(table)
     return judged

@@ -8,30 +8,20 @@ from __future__ import annotations
 
 from exp3rt_trt.evaluate.ablation import without
 from exp3rt_trt.evaluate.bootstrap import Bootstrap, Estimate
-from exp3rt_trt.evaluate.collaborative import (
-    CollaborativeFilter,
-    collaborative_ranking,
-    collaborative_rating,
-    fit_als,
-    read_interactions,
-)
+from exp3rt_trt.evaluate.collaborative import collaborative_rating, fit_als
 from exp3rt_trt.evaluate.explanations.measure import Explained, ExplanationTable, measure_explanations
+from exp3rt_trt.evaluate.interactions import read_interactions
 from exp3rt_trt.evaluate.predictors import (
     Failure,
     Predictions,
     Predictor,
+    calibrated,
     global_mean,
     student,
     user_item_bias,
 )
-from exp3rt_trt.evaluate.ranking import (
-    CandidateList,
-    Ranker,
-    RankingTable,
-    candidate_lists,
-    measure_rankings,
-    student_ranking,
-)
+from exp3rt_trt.evaluate.rankers import Ranker, StudentRanking, blended, fit_blend, score_lists
+from exp3rt_trt.evaluate.ranking import CandidateList, RankingTable, candidate_lists, measure_rankings
 from exp3rt_trt.evaluate.ratings import RatingTable, measure_ratings
 from exp3rt_trt.evaluate.rows import RatingRow, read_ratings
 from exp3rt_trt.evaluate.split import split_by_user
@@ -40,7 +30,6 @@ from exp3rt_trt.evaluate.texts import Texts
 __all__ = [
     "Bootstrap",
     "CandidateList",
-    "CollaborativeFilter",
     "Estimate",
     "Explained",
     "ExplanationTable",
@@ -51,20 +40,23 @@ __all__ = [
     "RankingTable",
     "RatingRow",
     "RatingTable",
+    "StudentRanking",
     "Texts",
+    "blended",
+    "calibrated",
     "candidate_lists",
-    "collaborative_ranking",
     "collaborative_rating",
     "fit_als",
+    "fit_blend",
     "global_mean",
     "measure_explanations",
     "measure_rankings",
     "measure_ratings",
     "read_interactions",
     "read_ratings",
+    "score_lists",
     "split_by_user",
     "student",
-    "student_ranking",
     "user_item_bias",
     "without",
 ]

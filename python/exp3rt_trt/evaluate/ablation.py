@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from exp3rt_trt.evaluate.rows import RatingRow
     from exp3rt_trt.inputs import Item, UserProfile
 
-PARTS = ("user_profile", "item_profile", "averages")
-NO_PROFILE = "Nothing is known."  # a prompt needs some text about the user
+TEXTS = ("user_profile", "item_profile", "description")
+PARTS = (*TEXTS, "averages")
+NO_PROFILE = "[Like]\n- None\n\n[Dislike]\n- None"  # the form that a student may have been taught
 
 
 def without(predictor: Predictor, parts: Collection[str]) -> Predictor:
@@ -58,5 +59,8 @@ def _user(user: UserProfile, parts: Collection[str]) -> UserProfile:
 
 def _item(item: Item, parts: Collection[str]) -> Item:
     text, average = without_average(item.profile or "")
-    left = with_average("" if "item_profile" in parts else text, None if "averages" in parts else average)
-    return replace(item, profile=left or None)
+    left = with_average(
+        NO_PROFILE if "item_profile" in parts and text else text, None if "averages" in parts else average
+    )
+    description = None if "description" in parts else item.description
+    return replace(item, description=description, profile=left or None)

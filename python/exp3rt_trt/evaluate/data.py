@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from exp3rt_trt.engines.weights_file import sha256_of
 from exp3rt_trt.errors import InvalidInputError
-from exp3rt_trt.evaluate.collaborative import Interactions, read_interactions
+from exp3rt_trt.evaluate.interactions import Interactions, read_interactions
 from exp3rt_trt.evaluate.rows import RatingFile, RatingRow, read_ratings
 from exp3rt_trt.evaluate.split import in_user_order, split_by_user
 from exp3rt_trt.evaluate.texts import Texts
@@ -74,8 +74,24 @@ class EvaluationData:
 
     def users_to_rank(self, limit: int | None) -> list[Id]:
         """Return the first of the measured users who have a profile, in the order of the rows."""
-        users = dict.fromkeys(row.user_id for row in self.rows)
-        return [user for user in users if (found := self.texts.user_profile(user)) and found.profile][:limit]
+        return self._with_profile(self.rows)[:limit]
+
+    def users_to_fit(self, limit: int | None) -> list[Id]:
+        """Return the first of the users of the fitting rows, in their order, who have a profile."""
+        measured = {row.user_id for row in self.rows}
+        return self._with_profile([row for row in self.fit if row.user_id not in measured])[:limit]
+
+    def right_items(self, least: float) -> Interactions:
+        """Return the held-out items that their user rated, and not lower than `least`."""
+        rated = {(row.user_id, row.item.item_id) for row in (*self.fit, *self.rows) if row.rating >= least}
+        found = {
+            user: [item for item in items if (user, item) in rated] for user, items in self.held_out.items()
+        }
+        return {user: items for user, items in found.items() if items}
+
+    def _with_profile(self, rows: Sequence[RatingRow]) -> list[Id]:
+        users = dict.fromkeys(row.user_id for row in rows)
+        return [user for user in users if (found := self.texts.user_profile(user)) and found.profile]
 
 
 def read_data(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from exp3rt_trt.errors import Exp3rtError, InvalidInputError
+from exp3rt_trt.pipeline.calibration import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -125,6 +126,22 @@ def student(
         return _gather(rows, zip(of_user.values(), ranked, strict=True))
 
     return predict
+
+
+def calibrated(predictions: Predictions, of_fit: Predictions, fit: Sequence[RatingRow]) -> Predictions:
+    """Return predictions that went through an isotonic calibration.
+
+    Args:
+        predictions: of any rows.
+        of_fit: the same method's predictions of the fitting rows.
+        fit: the fitting rows, with the real ratings.
+
+    Raises:
+        InvalidInputError: if the method rated fewer than four of the fitting rows.
+    """
+    ratings = np.array([row.rating for row in fit])
+    made = Calibration.fit(of_fit.ratings[of_fit.rated], ratings[of_fit.rated])
+    return replace(predictions, ratings=made.apply(predictions.ratings))
 
 
 def _gather(rows: Sequence[RatingRow], ranked: zip[tuple[list[int], RankedResults]]) -> Predictions:

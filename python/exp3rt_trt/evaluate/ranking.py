@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,27 +12,19 @@ from exp3rt_trt.evaluate.bootstrap import Bootstrap, Estimate, mean, mean_differ
 from exp3rt_trt.extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from exp3rt_trt.evaluate.collaborative import CollaborativeFilter, Interactions
-    from exp3rt_trt.evaluate.texts import Texts
+    from exp3rt_trt.evaluate.interactions import Interactions
+    from exp3rt_trt.evaluate.rankers import ListScores
     from exp3rt_trt.inputs import Id
-    from exp3rt_trt.prompts import Mode
-    from exp3rt_trt.reranker import Reranker
+    from exp3rt_trt.pipeline.implicit_stage import ImplicitFirstStage
 
 K = 10
 METRICS = (f"HR@{K}", f"NDCG@{K}", "MRR")
 
 UserMetrics = dict[str, "NDArray[np.float64]"]  # by metric, [num_lists]
-
-
-class Ranker(Protocol):
-    """Scores a user's candidates."""
-
-    def __call__(self, user_id: Id, item_ids: Sequence[Id], /) -> NDArray[np.float64]:
-        """Return scores, [num_items], the best item's highest; NaN where there is none."""
 
 
 @dataclass(frozen=True)
@@ -82,52 +73,28 @@ class RankingTable:
 
 
 def candidate_lists(
-    model: CollaborativeFilter, held_out: Interactions, users: Sequence[Id], count: int
+    stage: ImplicitFirstStage, held_out: Interactions, users: Sequence[Id], count: int
 ) -> list[CandidateList]:
     """Return the first stage's best items for users.
 
     Args:
-        model: never proposes what a user is known to have interacted with.
-        held_out: the right items; those that the model was fitted on do not count.
-        users: those without right items are left out.
+        stage: never proposes what a user is known to have interacted with.
+        held_out: the right items; those that the stage was fitted on do not count.
+        users: those without right items, or unknown to the stage, are left out.
         count: candidates of each.
     """
     lists = []
     for user in users:
-        positives = frozenset(held_out.get(user, ())) - frozenset(model.seen.get(user, ()))
-        if positives and user in model.users:
-            lists.append(CandidateList(user, model.top(user, count), positives))
+        positives = frozenset(held_out.get(user, ())) - stage.seen(user)
+        proposed = tuple(item for item, _ in stage.candidates(user, count)) if positives else ()
+        if proposed:
+            lists.append(CandidateList(user, proposed, positives))
     return lists
-
-
-def student_ranking(
-    reranker: Reranker, texts: Texts, mode: Mode, progress: Callable[[], None] | None = None
-) -> Ranker:
-    """Return what ranks by the student's expected rating.
-
-    Args:
-        reranker: on the scale of the ratings.
-        texts: of users and items; without a user's profile or any text of an item there is no score.
-        mode: see `Reranker.rank`.
-        progress: called after each list.
-    """
-
-    def rank(user_id: Id, item_ids: Sequence[Id], /) -> NDArray[np.float64]:
-        user = texts.user_profile(user_id)
-        items = [item for item in map(texts.item, item_ids) if item is not None]
-        ranked = reranker.rank(user, items, mode=mode) if user is not None and user.profile else ()
-        scores = {item.item_id: item.expected_rating for item in ranked}
-        if progress is not None:
-            progress()
-        found = [scores.get(item) for item in item_ids]
-        return np.array([math.nan if score is None else score for score in found])
-
-    return rank
 
 
 def measure_rankings(
     lists: Sequence[CandidateList],
-    rankers: Mapping[str, Ranker],
+    scores: Mapping[str, ListScores],
     *,
     baseline: str,
     bootstrap: Bootstrap | None = None,
@@ -140,19 +107,16 @@ def measure_rankings(
 
     Args:
         lists: one per user.
-        rankers: of every method.
+        scores: of every method; see `score_lists`.
         baseline: the method that the others are compared with.
         bootstrap: of the intervals; None for the default with seed 0.
 
     Raises:
         InvalidInputError: if there is no such baseline, or no list.
     """
-    if baseline not in rankers or not lists:
-        raise InvalidInputError(f"nothing to rank, or no method {baseline!r} among {', '.join(rankers)}")
+    if baseline not in scores or not lists:
+        raise InvalidInputError(f"nothing to rank, or no method {baseline!r} among {', '.join(scores)}")
     draws = bootstrap or Bootstrap(seed=0)
-    scores = {
-        name: [ranker(each.user_id, each.item_ids) for each in lists] for name, ranker in rankers.items()
-    }
     metrics = {name: user_metrics(lists, found) for name, found in scores.items()}
     users = [each.user_id for each in lists]
 
@@ -178,7 +142,7 @@ def measure_rankings(
         positives_in_lists=sum(len(each.positives & set(each.item_ids)) for each in lists),
         baseline=baseline,
         limit={metric: draws.estimate(mean, users, best[metric]) for metric in METRICS},
-        methods=[method(name) for name in rankers],
+        methods=[method(name) for name in scores],
     )
 
 

@@ -36,6 +36,19 @@ class Texts:
         """Return an item, or None if nothing is known."""
         return self._items.get(item_id)
 
+    def catalogue(self) -> set[Id]:
+        """Return the items that have every kind of text that any item has.
+
+        Candidates are drawn from these. An item about which less is known than about others would tell by it
+        that nobody rated it, and the student would read that instead of its profile.
+        """
+        kinds = [
+            kind
+            for kind in ("title", "description", "profile")
+            if any(getattr(item, kind) for item in self._items.values())
+        ]
+        return {key for key, item in self._items.items() if all(getattr(item, kind) for kind in kinds)}
+
     def add_rows(self, rows: Iterable[RatingRow]) -> None:
         """Add the texts of rating rows; of items with several texts, the first."""
         for row in rows:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from exp3rt_trt.errors import InvalidInputError
-from exp3rt_trt.extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
     from exp3rt_trt.inputs import Id
 
@@ -104,76 +102,3 @@ class ArrayFirstStage:
             row, column = np.argwhere(outside)[0]
             number = self._ids[row, column]
             raise InvalidInputError(f"ids[{row}, {column}] is {number}, and there are {num_items} item_ids")
-
-
-class ImplicitFirstStage:
-    """A collaborative filter of the library `implicit`, fitted on who interacted with what.
-
-    Items that a user has interacted with are not proposed to that user.
-
-    Args:
-        interactions: pairs of user id and item id; any iterable.
-        algorithm: "als" (Hu, Koren and Volinsky, 2008) or "bpr" (Rendle et al., 2009).
-        seed: of the factors.
-        **options: of implicit's model: factors, regularization, iterations, ...
-
-    Raises:
-        InvalidInputError: if there are no interactions, or no such algorithm.
-        Exp3rtError: if `implicit` is not installed.
-
-    Example:
-        >>> stage = ImplicitFirstStage([("ann", "tuesday"), ("bob", "cellar")])  # doctest: +SKIP
-        >>> stage.candidates("ann", 1)  # doctest: +SKIP
-    """
-
-    def __init__(
-        self,
-        interactions: Iterable[tuple[Id, Id]],
-        algorithm: Literal["als", "bpr"] = "als",
-        *,
-        seed: int = 0,
-        **options: Any,  # noqa: ANN401  (whatever implicit's model takes)
-    ) -> None:
-        pairs = list(dict.fromkeys(interactions))
-        if not pairs:
-            raise InvalidInputError("interactions is empty")
-        self._users = {user: n for n, user in enumerate(dict.fromkeys(user for user, _ in pairs))}
-        self._items = list(dict.fromkeys(item for _, item in pairs))
-        numbers = {item: n for n, item in enumerate(self._items)}
-        cells = ([self._users[user] for user, _ in pairs], [numbers[item] for _, item in pairs])
-        shape = (len(self._users), len(self._items))
-        self._matrix = require("scipy.sparse", "pipeline").csr_matrix(
-            (np.ones(len(pairs), dtype=np.float32), cells), shape=shape
-        )
-        self._model = _fitted(algorithm, seed, options, self._matrix)
-
-    def candidates(self, user_id: Id, n: int) -> list[Candidate]:
-        """Return at most n candidates, best first; none for a user that has no interactions."""
-        user = self._users.get(user_id)
-        if user is None:
-            return []
-        seen = self._matrix[user]
-        ids: NDArray[np.integer[Any]]
-        ids, scores = self._model.recommend(user, seen, N=min(n, len(self._items) - seen.nnz))
-        found = zip(ids.tolist(), scores.tolist(), strict=True)
-        # What implicit has filtered out comes back at the end, with the lowest number that a float can be.
-        lowest = float(np.finfo(np.float32).min)
-        return [Candidate(self._items[i], s) for i, s in found if i >= 0 and math.isfinite(s) and s > lowest]
-
-
-def _fitted(
-    algorithm: str,
-    seed: int,
-    options: dict[str, Any],
-    matrix: Any,  # noqa: ANN401  (untyped library)
-) -> Any:  # noqa: ANN401
-    models = {
-        "als": require("implicit.als", "pipeline").AlternatingLeastSquares,
-        "bpr": require("implicit.bpr", "pipeline").BayesianPersonalizedRanking,
-    }
-    if algorithm not in models:
-        raise InvalidInputError(f'algorithm must be "als" or "bpr", not {algorithm!r}')
-    with require("threadpoolctl", "pipeline").threadpool_limits(1, "blas"):  # implicit asks for it
-        model = models[algorithm](random_state=seed, **options)
-        model.fit(matrix, show_progress=False)
-    return model
