@@ -92,6 +92,17 @@ def test_descriptions_may_be_lists_or_missing(tmp_path: Path) -> None:
     assert read_items(path)[0] == [Item("i", None, "A lamp."), Item("j", "Kettle")]
 
 
+def test_recboles_items_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "films.item"
+    path.write_text(
+        "item_id:token\tmovie_title:token_seq\tdescription:token_seq\ti_vec:float_seq\n"
+        'i\tThe "Long" Lamp\tA lamp, a room.\t0.1 0.2\nj\tKettle\t\t\nk\tshort\n'
+    )
+    items, faults = read_items(path)
+    assert items == [Item("i", 'The "Long" Lamp', "A lamp, a room."), Item("j", "Kettle")]
+    assert faults == [f"{path}:4: 2 fields where the header has 4"]
+
+
 def filled(path: Path, **options: object) -> ProfileStore:
     store = ProfileStore(path, **options)  # type: ignore[arg-type]
     reviews = [
@@ -117,13 +128,13 @@ def test_profiles_are_summed_up_with_average_ratings(tmp_path: Path) -> None:
     user = store.user_profile("u")
     assert user is not None
     assert user.average_rating == 4.5
-    assert user.profile == "[Like]\n- bright light\n[Dislike]\n- None"  # said twice, counted as one
+    assert user.profile == "[Like]\n- bright light\n\n[Dislike]\n- None"  # said twice, counted as one
     assert store.user_profile("nobody") is None
     assert store.item("nothing") is None
     item = store.item("i")
     assert item is not None
     assert item.profile is not None
-    assert item.profile.endswith("[Dislike]\n- heavy\n[Average Rating]\n3.3")
+    assert item.profile.endswith("[Dislike]\n- heavy\n\n[Average Rating]\n3.3")
     store.add_items([Item("k", "Kettle")])
     assert store.item("k") == Item("k", "Kettle")
 
@@ -138,7 +149,7 @@ def test_the_chosen_review_stands_behind_a_profile_of_few_words(
     item = filled(tmp_path / "s.sqlite", choice=choice, max_words=1).item("i", user)
     assert item is not None
     assert item.profile is not None
-    assert item.profile.splitlines()[1:3] == [f"- {first}", "[Dislike]"]
+    assert item.profile.splitlines()[1:4] == [f"- {first}", "", "[Dislike]"]
 
 
 def test_the_most_similar_reviews_are_those_with_the_users_words(tmp_path: Path) -> None:
@@ -199,3 +210,20 @@ def test_the_command_line_makes_and_shows_profiles(engine: Path, tmp_path: Path)
     assert shown.output.startswith("The Tide Table\n")
     missing = CliRunner().invoke(app, ["profile", "show", "--store", store, "--user", "nobody"])
     assert isinstance(missing.exception, InvalidInputError)
+
+
+def test_an_item_is_shown_by_the_chosen_reviews(tmp_path: Path) -> None:
+    filled(tmp_path / "s.sqlite").close()
+
+    def show(*arguments: str) -> str:
+        run = CliRunner().invoke(app, ["profile", "show", "--store", str(tmp_path / "s.sqlite"), *arguments])
+        return run.output or str(run.exception)
+
+    budget = ("--item", "i", "--max-words", "1")
+    assert show(*budget).startswith("[Like]\n- cheap\n")
+    assert show(*budget, "--choice", "newest").startswith("[Like]\n- small box\n")
+    assert show(*budget, "--user", "v").startswith("[Like]\n- bright light\n")  # not the user's own review
+    assert show(*budget, "--user", "v", "--choice", "similar").startswith("[Like]\n")
+    assert "give --user and --item" in show(*budget, "--choice", "similar")
+    assert "give --user, --item or both" in show()
+    assert "no review by user 'x'" in show(*budget, "--user", "x")

@@ -53,6 +53,14 @@ class Extraction(str, Enum):
     lists = "lists"
 
 
+class ReviewChoice(str, Enum):
+    """Which reviews stand behind an item's profile first."""
+
+    helpful = "helpful"
+    newest = "newest"
+    similar = "similar"
+
+
 class Method(str, Enum):
     """Shape of a calibration."""
 

@@ -23,6 +23,8 @@ from exp3rt_trt.profiles import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from exp3rt_trt.profiles.store import Choice
+
 
 def profile_command(
     reviews: Path,
@@ -64,27 +66,35 @@ def profile_command(
     )
 
 
-def show_command(store: Path, user: str | None, item: str | None) -> None:
-    """Print a profile.
+def show_command(store: Path, user: str | None, item: str | None, choice: Choice, max_words: int) -> None:
+    """Print the profile of an item, for a user or for everyone, or that of a user.
 
     Raises:
         InvalidInputError: if the store does not know the user or the item.
     """
-    if (user is None) == (item is None):
-        raise InvalidInputError("give either --user or --item")
+    if user is None and item is None:
+        raise InvalidInputError("give --user, --item or both")
+    if choice == "similar" and (user is None or item is None):
+        raise InvalidInputError('choice "similar" is of an item for a user: give --user and --item')
     if not store.is_file():
         raise InvalidInputError(f"{store}: no such file")
-    with closing(ProfileStore(store)) as kept:
-        if user is not None:
-            found = kept.user_profile(user)
-            if found is None:
-                raise InvalidInputError(f"{store}: no review by user {user!r}")
-            typer.echo(found.profile)
-            if found.average_rating is not None:
-                typer.echo(f"[Average Rating]\n{found.average_rating:.1f}")
-        elif item is not None:
-            known = kept.item(item)
-            if known is None:
-                raise InvalidInputError(f"{store}: nothing is known of item {item!r}")
-            parts = (known.title, known.description, known.profile)
-            typer.echo("\n".join(part for part in parts if part is not None))
+    with closing(ProfileStore(store, choice, max_words)) as kept:
+        typer.echo(_user(kept, store, user) if item is None else _item(kept, store, item, user))
+
+
+def _user(kept: ProfileStore, store: Path, user: str | None) -> str:
+    found = None if user is None else kept.user_profile(user)
+    if found is None:
+        raise InvalidInputError(f"{store}: no review by user {user!r}")
+    if found.average_rating is None:
+        return found.profile
+    return f"{found.profile}\n\n[Average Rating]\n{found.average_rating:.1f}"
+
+
+def _item(kept: ProfileStore, store: Path, item: str, user: str | None) -> str:
+    if user is not None:
+        _user(kept, store, user)
+    known = kept.item(item, user)
+    if known is None:
+        raise InvalidInputError(f"{store}: nothing is known of item {item!r}")
+    return "\n".join(part for part in (known.title, known.description, known.profile) if part is not None)

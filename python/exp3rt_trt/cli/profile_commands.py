@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exp3rt_trt.cli.options import CacheOption, EngineOption, Extraction, ThreadsOption
+from exp3rt_trt.cli.options import CacheOption, EngineOption, Extraction, ReviewChoice, ThreadsOption
 
 profile_app = typer.Typer(no_args_is_help=True, help="Make profiles from reviews, or show them.")
 StoreOption = Annotated[Path, typer.Option(help="SQLite file of the preferences.")]
@@ -37,9 +37,15 @@ def profile_show(
     *,
     store: StoreOption,
     user: Annotated[str | None, typer.Option(help="Id of a user.")] = None,
-    item: Annotated[str | None, typer.Option(help="Id of an item.")] = None,
+    item: Annotated[
+        str | None, typer.Option(help="Id of an item; with --user, as that user is shown it.")
+    ] = None,
+    choice: Annotated[
+        ReviewChoice, typer.Option(help="Which reviews stand behind an item's profile first.")
+    ] = ReviewChoice.helpful,
+    max_words: Annotated[int, typer.Option(min=1, help="Of the points taken into an item's profile.")] = 400,
 ) -> None:
     """Print the profile of a user or of an item."""
     from exp3rt_trt.cli.profile import show_command  # noqa: PLC0415
 
-    show_command(store, user, item)
+    show_command(store, user, item, choice.value, max_words)

@@ -36,8 +36,8 @@ class Examples:
 def make_examples(recipe: Recipe, encoder: Encoder, text_encoder: Encoder) -> Examples:
     """Encode a recipe's data, ratings and texts each on its scale; the same recipe gives the same examples.
 
-    First come averages alone, then users' rows, of which every pass draws another file and fewer points are
-    left out as it goes on. Texts are spread evenly over those.
+    First come averages alone, then users' rows, of which every pass draws another file. As it goes on, fewer
+    points are left out and ratings are drawn less to the fit of the averages. Texts are spread evenly.
 
     Raises:
         InvalidInputError: for a faulty row, naming file and line.
@@ -57,8 +57,9 @@ def make_examples(recipe: Recipe, encoder: Encoder, text_encoder: Encoder) -> Ex
         due = len(texts) * (place + 1) // length - len(texts) * place // length
         examples += [{"text": texts.pop()} for _ in range(due)]
         keep = train.least_kept + (1 - train.least_kept) * place / length
+        shrink = 1 - (1 - train.shrink) * place / length
         rows = thin_out(next(users), random, keep)
-        examples.append(_group([fit.shrink(row, train.shrink) for row in rows], encoder))
+        examples.append(_group([fit.shrink(row, shrink) for row in rows], encoder))
     held_out = by_user(first.validation)[: train.validation_users]
     return Examples(examples, [_group(rows, encoder) for rows in held_out], left_out)
 

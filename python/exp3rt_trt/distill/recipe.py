@@ -59,7 +59,8 @@ class TrainRecipe:
         rank: of the LoRA matrices; their alpha is twice as much.
         first_layer: the layers below it have no adapter.
         least_kept: share of points that the first rows keep; it grows to 1, which is all.
-        shrink: share of the way that a training rating is drawn to the least squares of the averages.
+        shrink: share of the way that the last rows' ratings are drawn to the least squares of the averages;
+            those of the first rows are drawn all the way, which leaves them without noise.
         label_width: standard deviation of the soft labels, in ratings.
         squared_weight: of the expected rating's squared error beside the labels' cross-entropy.
         validation_users: looked at during training.

@@ -22,13 +22,13 @@ _SAME = 0.5  # share of common content words from which two points say the same
 
 @dataclass(frozen=True)
 class Preferences:
-    """What is liked and disliked, a few words a point."""
+    """What is liked and disliked, a few words a point; as text, in the form that students are taught."""
 
     likes: tuple[str, ...] = ()
     dislikes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"[Like]\n{_listed(self.likes)}\n[Dislike]\n{_listed(self.dislikes)}"
+        return f"[Like]\n{_listed(self.likes)}\n\n[Dislike]\n{_listed(self.dislikes)}"
 
 
 def parse(answer: str, *, cut: bool = False) -> Preferences | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-# Ours, Amazon 2023, Amazon 2014; RecBole's atomic files have ours. Amazon 2023 has both asins.
+# Ours, Amazon 2023 (which has both asins), Amazon 2014; RecBole's atomic files have ours, and movie_title.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "user_id": ("user_id", "reviewerID"),
     "item_id": ("item_id", "parent_asin", "asin"),
@@ -24,7 +24,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "rating": ("rating", "overall", "score"),
     "helpful": ("helpful_vote", "helpful"),
     "time": ("timestamp", "unixReviewTime"),
-    "title": ("title", "name"),
+    "title": ("title", "name", "movie_title"),
     "description": ("description", "plot"),
 }
 
@@ -96,7 +96,7 @@ def _rows(path: Path) -> Iterator[Line]:
         return read_lines(str(path))
     if kind == ".parquet":
         return _parquet(path)
-    if kind in (".csv", ".inter", ".item", ".user"):
+    if kind in (".csv", ".inter", ".item"):
         return _table(path, "," if kind == ".csv" else "\t")
     raise InvalidInputError(f"{path}: unknown kind {kind!r}; known: .jsonl, .csv, .parquet, .inter, .item")
 

@@ -165,7 +165,7 @@ class ProfileStore:
             rows = self._by_similarity(rows, user_id)
         title, description = known or (None, None)
         average = _average(rows)
-        words = "" if average is None else f"\n[Average Rating]\n{average:.1f}"
+        words = "" if average is None else f"\n\n[Average Rating]\n{average:.1f}"
         return Item(item_id, title, description, f"{_summary(self._within(rows))}{words}" if rows else None)
 
     def _rows(self, where: str, key: Id) -> list[_Row]:
