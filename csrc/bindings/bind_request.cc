@@ -22,7 +22,7 @@ const char* name(Status status) {
 
 RerankGroup make_group(std::vector<TokenIds> prefix, std::vector<TokenIds> suffixes, TokenIds label_tokens,
                        TokenIds answer_tokens, int max_reasoning_tokens, TokenIds end_tokens, double timeout_s,
-                       bool reuse_suffixes) {
+                       bool reuse_suffixes, std::string cache_salt) {
   return {std::move(prefix),
           std::move(suffixes),
           std::move(label_tokens),
@@ -30,7 +30,8 @@ RerankGroup make_group(std::vector<TokenIds> prefix, std::vector<TokenIds> suffi
           max_reasoning_tokens,
           std::move(end_tokens),
           timeout_s,
-          reuse_suffixes};
+          reuse_suffixes,
+          std::move(cache_salt)};
 }
 
 void bind_results(py::module_& module) {
@@ -76,7 +77,7 @@ void bind_request(py::module_& module) {
                           "One user's prefix (token ids by segment) and the candidates' suffixes.")
       .def(py::init(&make_group), py::kw_only(), py::arg("prefix"), py::arg("suffixes"), py::arg("label_tokens"),
            py::arg("answer_tokens"), py::arg("max_reasoning_tokens") = 0, py::arg("end_tokens") = TokenIds(),
-           py::arg("timeout_s") = 0.0, py::arg("reuse_suffixes") = false)
+           py::arg("timeout_s") = 0.0, py::arg("reuse_suffixes") = false, py::arg("cache_salt") = "")
       .def_readonly("prefix", &RerankGroup::prefix)
       .def_readonly("suffixes", &RerankGroup::suffixes)
       .def_readonly("label_tokens", &RerankGroup::label_tokens)
@@ -84,7 +85,8 @@ void bind_request(py::module_& module) {
       .def_readonly("max_reasoning_tokens", &RerankGroup::max_reasoning_tokens)
       .def_readonly("end_tokens", &RerankGroup::end_tokens)
       .def_readonly("timeout_s", &RerankGroup::timeout_s)
-      .def_readonly("reuse_suffixes", &RerankGroup::reuse_suffixes);
+      .def_readonly("reuse_suffixes", &RerankGroup::reuse_suffixes)
+      .def_readonly("cache_salt", &RerankGroup::cache_salt);
   bind_results(module);
   bind_stats(module);
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "core/types.h"
@@ -22,6 +23,7 @@ struct RerankGroup {
   TokenIds end_tokens;             // end the reasoning and are not kept; empty: exactly max_reasoning_tokens
   double timeout_s = 0;            // from submission; 0: none
   bool reuse_suffixes = false;     // suffixes are looked up in the cache, and left there; the numbers stay the same
+  std::string cache_salt;          // blocks are shared with groups of the same salt alone
 
   bool generates_only() const { return label_tokens.empty(); }
 };

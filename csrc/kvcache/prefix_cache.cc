@@ -9,7 +9,8 @@ PrefixCache::Lease::Lease(Lease&& other) noexcept
       nodes_(std::exchange(other.nodes_, {})),
       blocks_(std::move(other.blocks_)),
       pending_(std::move(other.pending_)),
-      num_tokens_(other.num_tokens_) {}
+      num_tokens_(other.num_tokens_),
+      salt_(std::move(other.salt_)) {}
 
 PrefixCache::Lease& PrefixCache::Lease::operator=(Lease&& other) noexcept {
   std::swap(cache_, other.cache_);
@@ -17,6 +18,7 @@ PrefixCache::Lease& PrefixCache::Lease::operator=(Lease&& other) noexcept {
   std::swap(blocks_, other.blocks_);
   std::swap(pending_, other.pending_);
   std::swap(num_tokens_, other.num_tokens_);
+  std::swap(salt_, other.salt_);
   return *this;
 }
 
@@ -27,7 +29,7 @@ PrefixCache::Lease::~Lease() {
 void PrefixCache::Lease::add(Node* node) {
   cache_->hold(node);
   nodes_.push_back(node);
-  const int num_tokens = static_cast<int>(node->key.second.size());
+  const int num_tokens = static_cast<int>(node->key.tokens.size());
   blocks_.push_back({node->block.id(), num_tokens});
   num_tokens_ += num_tokens;
 }
@@ -38,6 +40,12 @@ void PrefixCache::Lease::mark_computed(const Run& run) {
 
 bool PrefixCache::Lease::computed_up_to(int num_blocks) const {
   return std::all_of(nodes_.begin(), nodes_.begin() + num_blocks, [](const Node* node) { return node->computed; });
+}
+
+PrefixCache::Node* PrefixCache::Lease::last() const { return nodes_.empty() ? &cache_->root_ : nodes_.back(); }
+
+PrefixCache::Key PrefixCache::Lease::suffix_key(std::span<const TokenId> tokens) const {
+  return {Part::kSuffix, nodes_.empty() ? salt_ : "", TokenIds(tokens.begin(), tokens.end())};
 }
 
 PrefixCache::PrefixCache(BlockPool& pool) : pool_(pool) {}
@@ -57,21 +65,22 @@ std::vector<PrefixCache::Chunk> PrefixCache::chunks_of(const std::vector<TokenId
 }
 
 // The longest chain that is here already.
-std::vector<PrefixCache::Node*> PrefixCache::find(const std::vector<Chunk>& chunks) {
+std::vector<PrefixCache::Node*> PrefixCache::find(const std::vector<Chunk>& chunks, const std::string& salt) {
   std::vector<Node*> chain;
   const Node* node = &root_;
   for (const auto& [segment, tokens] : chunks) {
-    const auto child = node->children.find({Part::kPrefix, tokens});
+    const auto child = node->children.find({Part::kPrefix, chain.empty() ? salt : "", tokens});
     if (child == node->children.end()) break;
     node = chain.emplace_back(child->second.get());
   }
   return chain;
 }
 
-std::optional<PrefixCache::Lease> PrefixCache::acquire(const std::vector<TokenIds>& segments) {
+std::optional<PrefixCache::Lease> PrefixCache::acquire(const std::vector<TokenIds>& segments, const std::string& salt) {
   const std::vector<Chunk> chunks = chunks_of(segments);
   Lease lease(this);
-  lease.nodes_ = find(chunks);
+  lease.salt_ = salt;
+  lease.nodes_ = find(chunks, salt);
   for (Node* node : lease.nodes_) hold(node);  // before making room, so that it is not made of these
   const std::size_t num_found = lease.nodes_.size();
   if (!reserve(static_cast<int>(chunks.size() - num_found))) return std::nullopt;
@@ -80,7 +89,7 @@ std::optional<PrefixCache::Lease> PrefixCache::acquire(const std::vector<TokenId
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     const auto& [segment, tokens] = chunks[i];
     if (i >= num_found) {
-      Node* node = insert(i ? lease.nodes_.back() : &root_, {Part::kPrefix, tokens}, pool_.allocate());
+      Node* node = insert(i ? lease.nodes_.back() : &root_, {Part::kPrefix, i ? "" : salt, tokens}, pool_.allocate());
       hold(node);
       lease.nodes_.push_back(node);
       if (segment != run_segment) lease.pending_.push_back({static_cast<int>(i), 0, lease.num_tokens_, {}});
@@ -97,10 +106,11 @@ std::optional<PrefixCache::Lease> PrefixCache::acquire(const std::vector<TokenId
 
 PrefixCache::Lease PrefixCache::extend(const Lease& prefix, std::span<const TokenId> suffix) {
   Lease lease(this);
+  lease.salt_ = prefix.salt_;
   for (Node* node : prefix.nodes_) lease.add(node);
   for (; suffix.size() >= kBlockTokens; suffix = suffix.subspan(kBlockTokens)) {
-    const Node* parent = lease.nodes_.empty() ? &root_ : lease.nodes_.back();
-    const auto child = parent->children.find({Part::kSuffix, TokenIds(suffix.begin(), suffix.begin() + kBlockTokens)});
+    const Node* parent = lease.last();
+    const auto child = parent->children.find(lease.suffix_key(suffix.first(kBlockTokens)));
     if (child == parent->children.end()) break;
     lease.add(child->second.get());
   }
@@ -113,9 +123,8 @@ void PrefixCache::keep_suffix(const Lease& prefix, std::span<const TokenId> suff
   const std::size_t num_found = lease.nodes_.size() - prefix.nodes_.size();
   for (std::size_t i = num_found; i >= static_cast<std::size_t>(first_block) && i * kBlockTokens < suffix.size(); ++i) {
     const auto tokens = suffix.subspan(i * kBlockTokens, kBlockTokens);
-    Node* node = insert(lease.nodes_.empty() ? &root_ : lease.nodes_.back(),
-                        {Part::kSuffix, TokenIds(tokens.begin(), tokens.end())},
-                        std::move(blocks[i - static_cast<std::size_t>(first_block)]));
+    Node* node =
+        insert(lease.last(), lease.suffix_key(tokens), std::move(blocks[i - static_cast<std::size_t>(first_block)]));
     node->computed = true;
     lease.add(node);
   }

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,11 +27,13 @@ namespace exp3rt {
 //  - Below a prefix lie suffixes: whole blocks that a candidate computed and handed over with `keep_suffix`; the last
 //    tokens, which fill no block, are not kept. `extend` finds them again. Prefixes and suffixes never stand for each
 //    other, whatever their tokens: a bf16 engine computes them at different widths (core/batch.h).
+//  - Chains of different salts share nothing, so that nobody can tell from the time taken what another tenant asked.
 //  - A node in any live lease is never evicted. Others go least recently used first, leaves before parents.
 //  - free + cached + in use = total, after every call.
 // Not thread-safe. Outlives its leases.
 class PrefixCache {
   struct Node;
+  struct Key;
 
  public:
   // Tokens of one segment that the lease's holder has to compute into its blocks first_block, ...
@@ -57,11 +61,14 @@ class PrefixCache {
     friend class PrefixCache;
     explicit Lease(PrefixCache* cache) : cache_(cache) {}
     void add(Node* node);  // which is held from now on
+    Node* last() const;    // under which the next one stands
+    Key suffix_key(std::span<const TokenId> tokens) const;
     PrefixCache* cache_;
     std::vector<Node*> nodes_;  // held; empty once moved from
     std::vector<KeyBlock> blocks_;
     std::vector<Run> pending_;
     int num_tokens_ = 0;
+    std::string salt_;
   };
 
   explicit PrefixCache(BlockPool& pool);
@@ -69,7 +76,7 @@ class PrefixCache {
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
 
-  std::optional<Lease> acquire(const std::vector<TokenIds>& segments);
+  std::optional<Lease> acquire(const std::vector<TokenIds>& segments, const std::string& salt = "");
   // The prefix and as many whole blocks of the suffix as are here; a lease of its own on all of them.
   Lease extend(const Lease& prefix, std::span<const TokenId> suffix);
   // Takes the computed blocks of a suffix of whole blocks, from its block first_block on; `extend` has found those
@@ -85,7 +92,12 @@ class PrefixCache {
 
  private:
   enum class Part { kPrefix, kSuffix };
-  using Key = std::pair<Part, TokenIds>;  // 1..kBlockTokens
+  struct Key {
+    Part part;
+    std::string salt;  // of the root's children; empty below them
+    TokenIds tokens;   // 1..kBlockTokens
+    auto operator<=>(const Key&) const = default;
+  };
   struct Node {
     Node* parent = nullptr;
     Key key;
@@ -98,7 +110,7 @@ class PrefixCache {
   using Chunk = std::pair<int, TokenIds>;  // segment, tokens
 
   static std::vector<Chunk> chunks_of(const std::vector<TokenIds>& segments);
-  std::vector<Node*> find(const std::vector<Chunk>& chunks);
+  std::vector<Node*> find(const std::vector<Chunk>& chunks, const std::string& salt);
   Node* insert(Node* parent, Key key, BlockPool::Block block);
   void hold(Node* node);
   void drop(Node* node);

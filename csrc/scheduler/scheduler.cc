@@ -112,7 +112,8 @@ bool Scheduler::admit() {
     if (group.num_admitted < static_cast<int>(group.result.candidates.size())) return admit_candidate(group);
   }
   if (waiting_.empty()) return false;
-  std::optional<PrefixCache::Lease> lease = cache_.acquire(waiting_.front()->request.prefix);
+  const RerankGroup& request = waiting_.front()->request;
+  std::optional<PrefixCache::Lease> lease = cache_.acquire(request.prefix, request.cache_salt);
   if (!lease) return false;
   waiting_.front()->lease.emplace(std::move(*lease));
   admit_group();

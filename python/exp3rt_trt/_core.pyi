@@ -12,10 +12,13 @@ class RerankGroup:
     """
     One user's prefix (token ids by segment) and the candidates' suffixes.
     """
-    def __init__(self, *, prefix: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], suffixes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], label_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], answer_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], max_reasoning_tokens: typing.SupportsInt | typing.SupportsIndex = 0, end_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], timeout_s: typing.SupportsFloat | typing.SupportsIndex = 0.0, reuse_suffixes: bool = False) -> None:
+    def __init__(self, *, prefix: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], suffixes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], label_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], answer_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], max_reasoning_tokens: typing.SupportsInt | typing.SupportsIndex = 0, end_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], timeout_s: typing.SupportsFloat | typing.SupportsIndex = 0.0, reuse_suffixes: bool = False, cache_salt: str = '') -> None:
         ...
     @property
     def answer_tokens(self) -> list[int]:
+        ...
+    @property
+    def cache_salt(self) -> str:
         ...
     @property
     def end_tokens(self) -> list[int]:

@@ -109,6 +109,7 @@ class GroupBuilder:
             end_tokens=self._end_tokens,
             timeout_s=request.timeout_s or 0.0,
             reuse_suffixes=staged,
+            cache_salt=request.cache_salt,
         )
         return Job(
             profile.user_id, slots, group if suffixes else None, mode, None if staged else request.top_k

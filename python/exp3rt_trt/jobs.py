@@ -38,6 +38,7 @@ class Request:
     top_k: int | None = None
     timeout_s: float | None = None
     uncertainty: float = UNCERTAINTY
+    cache_salt: str = ""
 
     def __post_init__(self) -> None:
         if self.mode not in ("score", "reason", "adaptive"):
@@ -50,6 +51,8 @@ class Request:
             raise InvalidInputError(f"uncertainty must be at least 0, not {self.uncertainty}")
         if self.top_k is not None and self.top_k < 1:
             raise InvalidInputError(f"top_k must be at least 1, or None for all, not {self.top_k}")
+        if not isinstance(self.cache_salt, str):
+            raise InvalidInputError(f"cache_salt must be a string, not {type(self.cache_salt).__name__}")
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise InvalidInputError(f"timeout_s must be positive, or None for no limit, not {self.timeout_s}")
 

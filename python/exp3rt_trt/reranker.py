@@ -138,6 +138,7 @@ class Reranker:
         mode: RankingMode = "score",
         timeout_s: float | None = None,
         uncertainty: float = UNCERTAINTY,
+        cache_salt: str = "",
     ) -> RankedResults:
         """Rate and order a user's candidates.
 
@@ -151,6 +152,8 @@ class Reranker:
                 limit.
             uncertainty: in mode "adaptive", how far a reasoned rating may lie from the scored one, in
                 standard deviations of the scored distribution; see `adaptive.can_enter`.
+            cache_salt: keys and values are shared with requests of the same salt alone: one for each tenant
+                that must not learn from the time taken what others asked.
 
         Returns:
             Rated candidates, best first, then those without a rating, with the reason. Empty for no
@@ -160,7 +163,9 @@ class Reranker:
             InvalidInputError: naming the user's field or the option that cannot be used.
             EngineError: if the executor failed, or the Reranker is closed.
         """
-        return self._start(user, candidates, Request(mode, top_k, timeout_s, uncertainty)).result()
+        return self._start(
+            user, candidates, Request(mode, top_k, timeout_s, uncertainty, cache_salt)
+        ).result()
 
     async def arank(
         self,
@@ -171,11 +176,12 @@ class Reranker:
         mode: RankingMode = "score",
         timeout_s: float | None = None,
         uncertainty: float = UNCERTAINTY,
+        cache_salt: str = "",
     ) -> RankedResults:
         """As `rank`, without blocking the event loop; cancelling the task stops the computation."""
         import asyncio  # noqa: PLC0415  (not needed by those who do not use it)
 
-        request = Request(mode, top_k, timeout_s, uncertainty)
+        request = Request(mode, top_k, timeout_s, uncertainty, cache_salt)
         return await (await asyncio.to_thread(self._start, user, candidates, request)).wait()
 
     def rank_many(
@@ -186,6 +192,7 @@ class Reranker:
         mode: RankingMode = "score",
         timeout_s: float | None = None,
         uncertainty: float = UNCERTAINTY,
+        cache_salt: str = "",
         progress: Callable[[int, int | None], None] | None = None,
     ) -> Iterator[RankedResults]:
         """Rate and order the candidates of many users, computed together.
@@ -196,6 +203,7 @@ class Reranker:
             mode: see `rank`.
             timeout_s: see `rank`; for each user by itself.
             uncertainty: see `rank`.
+            cache_salt: see `rank`.
             progress: called after each user with how many are done, and how many there are if that is known.
 
         Yields:
@@ -205,7 +213,7 @@ class Reranker:
         Raises:
             InvalidInputError: naming the option that cannot be used.
         """
-        request = Request(mode, top_k, timeout_s, uncertainty)
+        request = Request(mode, top_k, timeout_s, uncertainty, cache_salt)
         self._runtime.check_process()
 
         def start(

@@ -159,6 +159,29 @@ TEST_CASE("prefix cache: suffixes are found below their prefix, and never stand 
   CHECK(cache.num_cached() == 3);
 }
 
+TEST_CASE("prefix cache: other salts, other blocks, from the first to the last") {
+  BlockPool pool(30);
+  PrefixCache cache(pool);
+  const std::vector<TokenIds> prefix = {iota(0, 40), iota(1000, 5)};
+  const TokenIds suffix = iota(500, 2 * kBlockTokens);
+  for (const auto& segments : {prefix, std::vector<TokenIds>{}}) {
+    for (const char* salt : {"", "a", "b"}) {
+      auto lease = cache.acquire(segments, salt);
+      REQUIRE(lease);
+      CHECK(lease->pending().size() == segments.size());
+      compute_all(*lease);
+      CHECK(cache.extend(*lease, suffix).num_tokens() == lease->num_tokens());
+      keep(pool, cache, *lease, suffix);
+      const auto again = cache.acquire(segments, salt);
+      REQUIRE(again);
+      CHECK(again->pending().empty());
+      CHECK(ids(*again) == ids(*lease));
+      CHECK(cache.extend(*again, suffix).num_tokens() == lease->num_tokens() + 2 * kBlockTokens);
+    }
+  }
+  CHECK(pool.num_free() + cache.num_cached() == 30);
+}
+
 TEST_CASE("prefix cache: two candidates that computed the same suffix keep it once, and it goes leaves first") {
   BlockPool pool(5);
   PrefixCache cache(pool);

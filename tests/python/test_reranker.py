@@ -88,6 +88,20 @@ def test_the_prefix_is_computed_once(engine: Path) -> None:
         assert stats.blocks_in_use == 0
 
 
+@pytest.mark.parametrize("mode", ["score", "adaptive"])
+def test_tenants_share_no_keys_and_values(engine: Path, mode: Any) -> None:
+    def computed(reranker: Reranker, salt: str) -> int:
+        before = reranker.stats().prompt_tokens_computed
+        found.append(ratings(reranker.rank(USER, ITEMS, mode=mode, top_k=2, cache_salt=salt)))
+        return reranker.stats().prompt_tokens_computed - before
+
+    found: list[Any] = []
+    with open_(engine) as reranker:
+        cold, other, warm, other_warm = (computed(reranker, salt) for salt in ("a", "b", "a", "b"))
+    assert cold == other > warm == other_warm
+    assert found == [found[0]] * 4
+
+
 def test_ties_keep_the_order_of_the_input(reranker: Reranker) -> None:
     items = [Item(name, description="Always the same.") for name in "dbeac"]
     assert [r.item_id for r in reranker.rank(USER, items)] == list("dbeac")
@@ -164,6 +178,8 @@ def test_a_faulty_user_or_option_is_named(reranker: Reranker, engine: Path) -> N
         reranker.rank(USER, ITEMS, top_k=0)
     with pytest.raises(InvalidInputError, match="timeout_s must be positive"):
         reranker.rank(USER, ITEMS, timeout_s=-1)
+    with pytest.raises(InvalidInputError, match="cache_salt must be a string, not int"):
+        reranker.rank(USER, ITEMS, cache_salt=3)  # type: ignore[arg-type]
     for option in ("threads", "kv_cache_mib", "max_batch_tokens", "max_reasoning_tokens"):
         with pytest.raises(InvalidInputError, match=f"{option} must be at least"):
             open_(engine, **{option: -1})
