@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
@@ -39,36 +38,12 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
+    from exp3rt_trt.cli.evaluate_options import EvaluateOptions
     from exp3rt_trt.evaluate.ranking import RankingTable
     from exp3rt_trt.evaluate.rows import RatingRow
-    from exp3rt_trt.prompts import Mode, RankingMode
+    from exp3rt_trt.prompts import Mode
 
 GLOBAL_MEAN, BIAS, CF = "global mean", "user + item bias", "CF alone (ALS)"
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Options of the command; see its help."""
-
-    ratings: str
-    fit: str
-    engine: str
-    modes: Sequence[RankingMode]
-    calibrated: bool
-    interactions: str | None
-    texts: Sequence[str]
-    without: Sequence[str]
-    against: str | None
-    cold_below: int
-    limit: int | None
-    users: int | None
-    candidates: int
-    blend_users: int
-    right_from: float
-    highest: int
-    max_reasoning_tokens: int
-    seed: int
-    threads: int
 
 
 def evaluate_command(options: EvaluateOptions, json: Path | None, plot: Path | None) -> None:

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from exp3rt_trt.cli.evaluate import EvaluateOptions
+    from exp3rt_trt.cli.evaluate_options import EvaluateOptions
     from exp3rt_trt.evaluate.bootstrap import Bootstrap
     from exp3rt_trt.evaluate.data import EvaluationData
-    from exp3rt_trt.evaluate.rankers import ListScores
-    from exp3rt_trt.evaluate.ranking import CandidateList, RankingTable
+    from exp3rt_trt.evaluate.ranking import CandidateList, ListScores, RankingTable
     from exp3rt_trt.inputs import Id
     from exp3rt_trt.pipeline.implicit_stage import ImplicitFirstStage
     from exp3rt_trt.prompts import RankingMode

@@ -64,7 +64,8 @@ def evaluate(
     threads: ThreadsOption = 0,
 ) -> None:
     """Measure a student's ratings, rankings and reasons beside baselines."""
-    from exp3rt_trt.cli.evaluate import EvaluateOptions, evaluate_command  # noqa: PLC0415
+    from exp3rt_trt.cli.evaluate import evaluate_command  # noqa: PLC0415
+    from exp3rt_trt.cli.evaluate_options import EvaluateOptions  # noqa: PLC0415
 
     options = EvaluateOptions(
         ratings=str(ratings),

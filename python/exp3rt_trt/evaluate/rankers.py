@@ -15,13 +15,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exp3rt_trt.evaluate.ranking import CandidateList
+    from exp3rt_trt.evaluate.ranking import CandidateList, ListScores
     from exp3rt_trt.evaluate.texts import Texts
     from exp3rt_trt.inputs import Id
     from exp3rt_trt.prompts import RankingMode
     from exp3rt_trt.reranker import Reranker
-
-ListScores = list["NDArray[np.float64]"]  # of the candidates of each list, the best item's highest; NaN: none
 
 
 class Ranker(Protocol):

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exp3rt_trt.evaluate.interactions import Interactions
-    from exp3rt_trt.evaluate.rankers import ListScores
     from exp3rt_trt.inputs import Id
     from exp3rt_trt.pipeline.implicit_stage import ImplicitFirstStage
 
 K = 10
 METRICS = (f"HR@{K}", f"NDCG@{K}", "MRR")
 
+ListScores = list["NDArray[np.float64]"]  # of the candidates of each list, the best item's highest; NaN: none
 UserMetrics = dict[str, "NDArray[np.float64]"]  # by metric, [num_lists]
 
 
