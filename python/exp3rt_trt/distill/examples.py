@@ -56,8 +56,9 @@ def make_examples(recipe: Recipe, encoder: Encoder, text_encoder: Encoder) -> Ex
     for place in range(length):
         due = len(texts) * (place + 1) // length - len(texts) * place // length
         examples += [{"text": texts.pop()} for _ in range(due)]
-        keep = train.least_kept + (1 - train.least_kept) * place / length
-        shrink = 1 - (1 - train.shrink) * place / length
+        done = place / length
+        keep = train.least_kept + (1 - train.least_kept) * done
+        shrink = train.first_shrink + (train.last_shrink - train.first_shrink) * done
         rows = thin_out(next(users), random, keep)
         examples.append(_group([fit.shrink(row, shrink) for row in rows], encoder))
     held_out = by_user(first.validation)[: train.validation_users]

@@ -52,6 +52,7 @@ class TrainRecipe:
     """The table [train].
 
     Args:
+        start: folder of an adapter to go on from; a fresh one of `rank` and `first_layer` if empty.
         average_steps: steps on averages alone, which come first.
         steps: steps on rows (and texts) after them.
         users_per_step: whole users in a batch.
@@ -59,8 +60,9 @@ class TrainRecipe:
         rank: of the LoRA matrices; their alpha is twice as much.
         first_layer: the layers below it have no adapter.
         least_kept: share of points that the first rows keep; it grows to 1, which is all.
-        shrink: share of the way that the last rows' ratings are drawn to the least squares of the averages;
-            those of the first rows are drawn all the way, which leaves them without noise.
+        first_shrink: share of the way that the first rows' ratings are drawn to the least squares of the
+            averages; all the way leaves them without noise.
+        last_shrink: the same of the last rows.
         label_width: standard deviation of the soft labels, in ratings.
         squared_weight: of the expected rating's squared error beside the labels' cross-entropy.
         validation_users: looked at during training.
@@ -71,6 +73,7 @@ class TrainRecipe:
         quantized: QLoRA: the base in 4 bits, by bitsandbytes on a GPU.
     """
 
+    start: str = ""
     average_steps: int = 40
     steps: int = 200
     users_per_step: int = 4
@@ -78,7 +81,8 @@ class TrainRecipe:
     rank: int = 16
     first_layer: int = 0
     least_kept: float = 0.5
-    shrink: float = 0.5
+    first_shrink: float = 1.0
+    last_shrink: float = 0.5
     label_width: float = 1.0
     squared_weight: float = 1.0
     validation_users: int = 1000
@@ -136,9 +140,15 @@ def read_recipe(path: Path) -> Recipe:
         ratings=tuple(str(folder / name) for name in data.ratings),
         texts=tuple(str(folder / name) for name in data.texts),
     )
+    start = str(folder / train.start) if train.start else ""
+    train = dataclasses.replace(train, start=start)
     base = folder / recipe.base
     return dataclasses.replace(
-        recipe, data=data, work=folder / recipe.work, base=str(base) if base.exists() else recipe.base
+        recipe,
+        data=data,
+        train=train,
+        work=folder / recipe.work,
+        base=str(base) if base.exists() else recipe.base,
     )
 
 

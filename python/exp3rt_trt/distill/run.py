@@ -62,6 +62,7 @@ def distill(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dist
         "split": [recipe.data.highest, recipe.data.validation_share, recipe.data.test_share],
         "texts": [recipe.data.text_passes, recipe.data.text_highest],
         "train": asdict(recipe.train),
+        "start": hashes(sorted(Path(recipe.train.start).glob("adapter_*"))) if recipe.train.start else {},
         "seed": recipe.seed,
     }
     say("train")

@@ -132,7 +132,12 @@ def _early_stopping(recipe: Recipe) -> list[Any]:
 def _student(recipe: Recipe, base: Path) -> tuple[Any, Any]:
     """The base model with a fresh adapter, and its tokenizer."""
     import torch  # noqa: PLC0415
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # noqa: PLC0415
+    from peft import (  # noqa: PLC0415
+        LoraConfig,
+        PeftModel,
+        get_peft_model,
+        prepare_model_for_kbit_training,
+    )
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig  # noqa: PLC0415
 
     options: dict[str, Any] = {}
@@ -146,6 +151,9 @@ def _student(recipe: Recipe, base: Path) -> tuple[Any, Any]:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, **options)
     if recipe.train.quantized:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    if recipe.train.start:
+        return PeftModel.from_pretrained(model, recipe.train.start, is_trainable=True), tokenizer
     config = LoraConfig(
         r=recipe.train.rank,
         lora_alpha=2 * recipe.train.rank,
@@ -153,4 +161,4 @@ def _student(recipe: Recipe, base: Path) -> tuple[Any, Any]:
         layers_to_transform=list(range(recipe.train.first_layer, model.config.num_hidden_layers)),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config), AutoTokenizer.from_pretrained(base)
+    return get_peft_model(model, config), tokenizer
