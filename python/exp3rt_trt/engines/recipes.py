@@ -82,7 +82,9 @@ class EngineRecipe:
     reasons: Mapping[str, str]
 
 
-REASONED = tuple(f.name for f in dataclasses.fields(EngineRecipe) if f.name not in ("name", "kind", "reasons"))
+REASONED = tuple(
+    f.name for f in dataclasses.fields(EngineRecipe) if f.name not in ("name", "kind", "reasons")
+)
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -192,7 +194,7 @@ def read_recipe(path: Path) -> EngineRecipe:
 
     Raises:
         BuildError: A key is unknown, missing, of another type or out of range, a value has no reason, or
-            TensorRT-LLM refuses the combination; the message names the file and the key.
+            TensorRT-LLM does not take the combination; the message names the file and the key.
     """
     if sys.version_info >= (3, 11):
         import tomllib  # noqa: PLC0415
@@ -251,9 +253,9 @@ def _check_combination(recipe: EngineRecipe, path: Path) -> None:
     if recipe.quantization != "none" and recipe.quantization not in FORMATS.get(recipe.sm, ()):
         raise BuildError(f"{path}: quantization {recipe.quantization} is not for SM {recipe.sm}")
     if recipe.paged_context_fmha and recipe.kv_dtype == "int8":
-        raise BuildError(f"{path}: kv_dtype int8: TensorRT-LLM refuses it with paged_context_fmha")
+        raise BuildError(f"{path}: kv_dtype int8: TensorRT-LLM turns paged_context_fmha off beside it")
     if recipe.paged_context_fmha and recipe.kv_dtype == "fp8" and recipe.quantization not in ("fp8", "nvfp4"):
         raise BuildError(
-            f"{path}: kv_dtype fp8: with paged_context_fmha TensorRT-LLM wants quantization fp8 or nvfp4, "
-            f"not {recipe.quantization}"
+            f"{path}: kv_dtype fp8: TensorRT-LLM keeps paged_context_fmha on beside it only with quantization "
+            f"fp8 or nvfp4, not {recipe.quantization}"
         )
