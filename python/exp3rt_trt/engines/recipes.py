@@ -256,6 +256,6 @@ def _check_combination(recipe: EngineRecipe, path: Path) -> None:
         raise BuildError(f"{path}: kv_dtype int8: TensorRT-LLM turns paged_context_fmha off beside it")
     if recipe.paged_context_fmha and recipe.kv_dtype == "fp8" and recipe.quantization not in ("fp8", "nvfp4"):
         raise BuildError(
-            f"{path}: kv_dtype fp8: TensorRT-LLM keeps paged_context_fmha on beside it only with quantization "
-            f"fp8 or nvfp4, not {recipe.quantization}"
+            f"{path}: kv_dtype fp8: TensorRT-LLM keeps paged_context_fmha on beside it only with "
+            f"quantization fp8 or nvfp4, not {recipe.quantization}"
         )
