@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exp3rt_trt import _core
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TARGETS = ("cpu",)
+CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,15 @@ class GpuDevice:
 def cpu_device() -> CpuDevice:
     """Describes the processor."""
     return CpuDevice(_core.cpu_isa(), len(os.sched_getaffinity(0)))
+
+
+def memory_bytes() -> int:
+    """Tells the machine's memory, or less if the process's control group (a container) is limited to less."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it says "max"
+            memory = min(memory, int(limit.read_text(encoding="ascii")))
+    return memory
 
 
 def gpu_devices() -> list[GpuDevice]:
