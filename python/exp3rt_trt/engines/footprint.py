@@ -1,7 +1,7 @@
-"""What a model takes of a device's memory: weights, blocks of the KV cache, and what computing needs besides.
+"""What a model takes of a device's memory: weights, blocks of the KV cache, and what a step needs besides.
 
-Of the CPU engine these are its real sizes. Of TensorRT-LLM they are computed from what its formats store; what
-a step needs besides is an estimate, and none of it was held against a GPU yet.
+Of the CPU engine these are its real sizes. Of TensorRT-LLM they are computed from what its formats store;
+what a step needs besides is an estimate, and none of it was held against a GPU yet.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def cpu_working_bytes(dims: ModelDims, recipe: EngineRecipe) -> int:
 
 
 def _widths(dims: ModelDims) -> int:
-    """Numbers that a token has in flight within a layer: residual and its norm twice, qkv, the feed-forward's."""
+    """Numbers of a token within a layer: residual and norm, in and out; qkv; gate, up and their product."""
     qkv = (dims.num_heads + 2 * dims.num_kv_heads) * dims.head_dim
     return 4 * dims.hidden_size + qkv + 3 * dims.intermediate_size
 

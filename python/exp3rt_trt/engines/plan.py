@@ -59,7 +59,7 @@ class Plan:
         memory_bytes: Of the device.
         weights_bytes: In the device's memory.
         working_bytes: Activations, logits and runtime; an estimate.
-        kv_bytes: For the KV cache: the recipe's share of what is left.
+        kv_bytes: For the KV cache: the recipe's share of what is left, in whole MiB.
         tokens_per_block: Of the KV cache.
         block_bytes: Of one block, all layers.
         blocks: That fit into kv_bytes.
@@ -160,14 +160,13 @@ def _compute(model: PlannedModel, device: Device, workload: Workload) -> Plan:
         working = footprint.gpu_working_bytes(dims, recipe)
         block_bytes = footprint.gpu_block_bytes(dims, kv_dtype, recipe.tokens_per_block)
     left = max(0, device.memory_bytes - weights - working)
-    kv_bytes = int(left * recipe.kv_memory_fraction)
+    kv_bytes = int(left * recipe.kv_memory_fraction) >> 20 << 20  # options are in MiB
     blocks = kv_bytes // block_bytes
     prefix = -(-workload.prefix_tokens // recipe.tokens_per_block)
     own = -(-(workload.suffix_tokens + workload.reasoning_tokens) // recipe.tokens_per_block)
     step = step_candidates(recipe, workload)
-    in_flight = min(
-        step, workload.users * workload.candidates, _held(blocks, prefix, own, workload.candidates)
-    )
+    held = _held(blocks, prefix, own, workload.candidates)
+    in_flight = min(step, held, workload.users * workload.candidates)
     return Plan(
         model=model.name,
         recipe=recipe.name,
@@ -244,10 +243,10 @@ def _of_users(plan: Plan, workload: Workload) -> str:
     room = plan.blocks - plan.in_flight * plan.candidate_blocks
     prefix = room // workload.users * plan.tokens_per_block
     shorter = f"make prefixes at most {prefix} tokens, or " if prefix else ""
+    devices = -(-workload.users // max(1, plan.cached_users))
     return (
         f"{plan.cached_users} of {workload.users} users stay cached, the prefixes of the others are computed "
-        f"anew when they come back: {shorter}spread users over {-(-workload.users // max(1, plan.cached_users))} "
-        "such devices"
+        f"anew when they come back: {shorter}spread users over {devices} such devices"
     )
 
 
@@ -263,4 +262,4 @@ def _larger_targets(model: PlannedModel, workload: Workload, device: Device) -> 
 
 
 def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**30:.1f} GiB" if size >= 1 << 30 else f"{size / 2**20:.0f} MiB"
