@@ -170,7 +170,7 @@ def test_plan_prints_both_forms_and_fails_if_it_does_not_fit(
     engine = tiny_engine("llama", "fp32")
     common = ("plan", "--model", engine, "--users", 3, "--candidates", 2, "--prefix-tokens", 100)
     assert run(monkeypatch, *common, "--target", "l4") == 0
-    assert "of 3 wanted" in capsys.readouterr().out
+    assert "3 are wanted" in capsys.readouterr().out
     assert run(monkeypatch, *common, "--target", "cpu", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["prefix_blocks"], told["in_flight"], told["workload"]["users"]) == (2, 6, 3)

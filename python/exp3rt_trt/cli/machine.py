@@ -80,7 +80,7 @@ def _plan_rows(plan: Plan, workload: Workload, kind: str) -> list[tuple[str, str
         ("a candidate", f"{plan.candidate_blocks} blocks for {_own(workload)}"),
         ("a step takes", f"{plan.step_candidates} candidates"),
         ("in flight", f"{plan.in_flight} candidates"),
-        ("cached users", f"{plan.cached_users}, of {workload.users} wanted"),
+        ("cached users", f"{plan.cached_users} have room, {workload.users} are wanted"),
         ("it fits", "yes" if plan.fits else "no"),
     ]
     rows += [("to change", change) for change in plan.changes]
