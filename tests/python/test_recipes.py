@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,14 @@ def test_an_unknown_gpu_gets_one_of_its_sm_and_a_warning(name: str, sm: str, mib
     assert warning is not None
     assert name in warning
     assert expected in warning
+
+
+@pytest.mark.parametrize("names", [("H100", "H100 NVL"), ("H100 NVL", "H100")])
+def test_the_longest_name_wins(names: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {name: dataclasses.replace(load_recipe("h100"), name=name, gpu_names=(name,)) for name in names}
+    monkeypatch.setattr("exp3rt_trt.engines.recipes.all_recipes", lambda: made)
+    assert recipe_for(gpu("NVIDIA H100 NVL", "9.0", 95830))[0].name == "H100 NVL"
+    assert recipe_for(gpu("NVIDIA H100 PCIe", "9.0", 81559))[0].name == "H100"
 
 
 def test_an_instance_is_told_that_its_memory_is_less() -> None:
