@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from exp3rt_trt.engines.devices import GpuDevice, gpu_devices
+from exp3rt_trt.engines.devices import GpuDevice, gpu_devices, memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 class NvmlError(Exception):
@@ -137,3 +138,16 @@ def test_a_failing_shutdown_loses_nothing(nvml: Callable[..., NvmlDouble]) -> No
 def test_without_the_package_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert gpu_devices() == []
+
+
+def test_memory_is_bounded_by_the_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr("exp3rt_trt.engines.devices.CGROUP_LIMITS", (tmp_path / "none", limit))
+    whole = memory_bytes()
+    assert whole > 1 << 28
+    limit.write_text("max\n", encoding="ascii")
+    assert memory_bytes() == whole
+    limit.write_text("1048576\n", encoding="ascii")
+    assert memory_bytes() == 1 << 20
+    limit.write_text(f"{2 * whole}\n", encoding="ascii")
+    assert memory_bytes() == whole
