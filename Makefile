@@ -25,7 +25,7 @@ REQUIREMENTS := $(BIN)/python scripts/requirements.py
 # Folders are listed too: their times change when a file is removed.
 PYTHON_SOURCES := $(shell find python -not -name '*.pyc' -not -name __pycache__)
 CXX_SOURCES := $(shell find csrc tests/cpp)
-SOURCES := $(PYTHON_SOURCES) $(CXX_SOURCES) CMakeLists.txt $(wildcard cmake/*) pyproject.toml
+SOURCES := $(PYTHON_SOURCES) $(CXX_SOURCES) CMakeLists.txt $(wildcard cmake/*) $(wildcard engines/*.toml) pyproject.toml
 CXX_FILES := $(filter %.h %.cc,$(CXX_SOURCES))
 
 # --- demo ------------------------------------------------------------------------------------------------------------

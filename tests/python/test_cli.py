@@ -65,7 +65,7 @@ def test_help_is_quick_and_light() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "[]"
-    for command in ("build", "inspect", "rank", "bench", "evaluate"):
+    for command in ("build", "inspect", "rank", "bench", "evaluate", "plan", "doctor"):
         assert command in run.stdout
 
 

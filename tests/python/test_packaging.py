@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from exp3rt_trt.engines.recipes import recipes_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNGS = ["core", "kvcache", "scheduler", "ops", "model", "executor", "bindings"]
@@ -59,6 +60,15 @@ def test_package_carries_its_types_and_its_library() -> None:
         assert package.joinpath(name).is_file(), name
     files = [file.name for file in package.joinpath("lib").iterdir() if file.is_file()]
     assert files == ["libdnnl.so.3"]
+
+
+def test_package_carries_the_recipes_of_the_repository() -> None:
+    in_repository = {path.name: path.read_bytes() for path in (ROOT / "engines").glob("*.toml")}
+    assert "h100.toml" in in_repository
+    assert {path.name: path.read_bytes() for path in recipes_folder().glob("*.toml")} == in_repository
+    package = Path(str(importlib.resources.files("exp3rt_trt"))).resolve()
+    from_source = package == ROOT / "python" / "exp3rt_trt"
+    assert recipes_folder() == (ROOT / "engines" if from_source else package / "recipes")
 
 
 def test_extension_uses_the_library_in_the_package() -> None:

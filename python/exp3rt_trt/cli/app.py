@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from exp3rt_trt.cli.machine_commands import doctor, plan
 from exp3rt_trt.cli.options import CacheOption, Dtype, EngineOption, Mode, RankingMode, Scale, ThreadsOption
 from exp3rt_trt.cli.profile_commands import profile_app
 from exp3rt_trt.cli.student_commands import annotate, calibrate, distill, evaluate
@@ -20,7 +21,7 @@ app = typer.Typer(
     help="Rerank a user's candidate items with a distilled student LLM.",
 )
 app.add_typer(profile_app, name="profile")
-for command in (annotate, distill, calibrate, evaluate):
+for command in (annotate, distill, calibrate, evaluate, plan, doctor):
     app.command()(command)
 
 
