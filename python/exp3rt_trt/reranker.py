@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from exp3rt_trt._core import GroupResult
     from exp3rt_trt.engines.engine import Engine
     from exp3rt_trt.errors import EngineError
+    from exp3rt_trt.executors import GroupResult
     from exp3rt_trt.generation import Generator
     from exp3rt_trt.inputs import ItemLike, UserLike, UserProfile
     from exp3rt_trt.prompts import PromptTemplate, RankingMode

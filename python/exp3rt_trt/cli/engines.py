@@ -64,7 +64,7 @@ def _facts(directory: Path, manifest: Manifest) -> Table:
         "source": manifest.source.model,
         "architecture": manifest.architecture,
         "weights": f"{manifest.dtype}, {'tied' if dims.tie_word_embeddings else 'untied'} embeddings",
-        "target": f"{manifest.target.kind}, {manifest.target.isa} or newer",
+        "target": str(manifest.target),
         "layers": f"{dims.num_layers} of {dims.hidden_size}, feed-forward {dims.intermediate_size}",
         "heads": f"{dims.num_heads} of {dims.head_dim}, {dims.num_kv_heads} for keys and values",
         "vocabulary": f"{dims.vocab_size}",
