@@ -93,7 +93,8 @@ class Engine:
         """
         if (Path(name_or_path) / MANIFEST).exists():
             return Engine.open(name_or_path)
-        from exp3rt_trt.engines.build import BUILDER, build_engine  # noqa: PLC0415  (not needed to open)
+        from exp3rt_trt.engines.build import build_engine  # noqa: PLC0415  (not needed to open)
+        from exp3rt_trt.engines.records import BUILDER  # noqa: PLC0415
         from exp3rt_trt.engines.sources import fingerprint, resolve  # noqa: PLC0415
 
         name = os.fspath(name_or_path)

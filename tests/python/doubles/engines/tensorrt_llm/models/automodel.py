@@ -1,0 +1,23 @@
+"""Of tensorrt_llm.models.automodel, what the conversion uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+class AutoModelForCausalLM:
+    """Reads a Hugging Face folder, and writes a checkpoint that says what it read."""
+
+    def __init__(self, found: dict[str, object]) -> None:
+        self._found = found
+
+    @staticmethod
+    def from_hugging_face(hf_model_or_dir: str, dtype: str = "auto") -> AutoModelForCausalLM:
+        files = sorted(path.name for path in Path(hf_model_or_dir).iterdir())
+        return AutoModelForCausalLM({"dtype": dtype, "model_dir": hf_model_or_dir, "files": files})
+
+    def save_checkpoint(self, output_dir: str, save_config: bool = True) -> None:
+        assert save_config
+        Path(output_dir).mkdir()
+        (Path(output_dir) / "config.json").write_text(json.dumps(self._found), encoding="utf-8")
