@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exp3rt_trt.engines import devices, recipes
+from exp3rt_trt.errors import BuildError
 
 if TYPE_CHECKING:
     from exp3rt_trt.engines.devices import GpuDevice
@@ -52,7 +53,13 @@ def choose(target: str) -> Choice:
         return Choice(None, None, ())
     if target == AUTO:
         return _choose_here()
-    recipe = recipes.load_recipe(target)
+    known = recipes.all_recipes()
+    if target not in known:
+        found = ", ".join(str(device) for device in [devices.cpu_device(), *devices.gpu_devices()])
+        raise BuildError(
+            f"target {target!r} is not known; known: {', '.join([AUTO, CPU, *known])}; devices found: {found}"
+        )
+    recipe = known[target]
     if recipe.kind == "cpu":
         return Choice(recipe, None, ())
     same_sm = [gpu for gpu in devices.gpu_devices() if gpu.compute_capability == recipe.sm]

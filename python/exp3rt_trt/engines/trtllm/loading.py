@@ -45,7 +45,10 @@ def rebuild_command(directory: Path, manifest: Manifest, target: str) -> str:
     """
     model, _, adapter = manifest.source.model.partition(" + ")
     merged = f" --adapter {adapter}" if adapter else ""
-    return f"exp3rt-trt build --model {model}{merged} --target {target} --out {directory}"
+    old = manifest.target
+    quantized = isinstance(old, TensorRtTarget) and (old.quantization, old.kv_dtype) != ("none", "bf16")
+    texts = " --calibration FILE.jsonl" if quantized else ""
+    return f"exp3rt-trt build --model {model}{merged} --target {target}{texts} --out {directory}"
 
 
 def _check_engine(directory: Path, manifest: Manifest, target: TensorRtTarget) -> None:

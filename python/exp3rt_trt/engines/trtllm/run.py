@@ -37,6 +37,8 @@ def run_command(command: Command, folder: Path, log: Path, device: GpuDevice) ->
     """
     quiet = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRTLLM_NO_USAGE_STATS": "1"}
     gpu = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(device.index)}
+    if device.mig:
+        gpu = {}  # an instance has no number of its own; CUDA takes the first one
     with log.open("ab") as file:
         file.write(f"$ {shlex.join(command.arguments)}\n".encode())
         file.flush()
