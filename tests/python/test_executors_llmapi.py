@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -234,6 +236,21 @@ def test_closing_tells_those_who_wait(
     with pytest.raises(RuntimeError, match="the executor was closed"):
         made.submit(group([[1]]), lambda *_: None)
     made.cancel(1)
+
+
+ORPHAN = """
+import os, sys
+from pathlib import Path
+from exp3rt_trt.executors.llmapi import LlmApiExecutor, LlmApiOptions
+executor = LlmApiExecutor(LlmApiOptions(Path(sys.argv[1]), 301, 2048))
+os._exit(0)
+"""
+
+
+def test_a_worker_ends_when_its_parent_is_gone(journal: Path, options: LlmApiOptions) -> None:
+    command = [sys.executable, "-c", ORPHAN, str(options.checkpoint)]
+    subprocess.run(command, check=True, timeout=120)
+    until(lambda: entries(journal, "shutdown") == [{"shutdown": True}])
 
 
 def test_a_model_that_cannot_be_loaded(

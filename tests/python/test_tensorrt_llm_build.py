@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from exp3rt_trt import Reranker
+from exp3rt_trt import Reranker, _core
 from exp3rt_trt.engines import cache, devices, recipes
 from exp3rt_trt.engines.build import build_engine, plan_build
 from exp3rt_trt.engines.devices import GpuDevice
@@ -244,6 +244,41 @@ def test_an_engine_for_another_machine_is_refused(
 
 
 @pytest.mark.usefixtures("with_engines")
+def test_a_tensorrt_engine_goes_to_the_executor_in_cpp(
+    build: Callable[..., Manifest], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build()
+    given: list[dict[str, Any]] = []
+
+    class Refusing:
+        def __init__(self, options: dict[str, Any]) -> None:
+            given.append(options)
+            raise RuntimeError("this is a double")
+
+    monkeypatch.setattr(_core, "built_with_tensorrt_llm", True, raising=False)
+    monkeypatch.setattr(_core, "TrtLlmOptions", dict, raising=False)
+    monkeypatch.setattr(_core, "TrtLlmExecutor", Refusing, raising=False)
+    with pytest.raises(EngineError, match="engine: this is a double"):
+        Reranker(Engine.open(out))
+    assert given == [
+        {
+            "engine_dir": str(out),
+            "vocab_size": 301,
+            "max_context": 2048,
+            "tokens_per_block": 32,
+            "max_batch_size": 256,
+            "max_num_tokens": 8192,
+            "kv_memory_fraction": 0.9,
+            "device": 3,
+        }
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(EngineError):
+        Reranker(Engine.open(out))
+    assert given[1]["device"] == 0
+
+
+@pytest.mark.usefixtures("with_engines")
 def test_missing_tensorrt_llm_at_loading(
     build: Callable[..., Manifest], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +294,8 @@ def test_missing_tensorrt_llm_at_loading(
     [
         (["target", "sm"], 9.0, r"target\.sm: expected text, found 9\.0"),
         (["target", "flags"], None, r"target\.flags: expected an object"),
-        (["target", "flags", "max_batch_size"], 8, r"target\.flags\.max_batch_size: expected text, found 8"),
+        (["target", "flags", "gemm_plugin"], 8, r"target\.flags\.gemm_plugin: expected text, found 8"),
+        (["target", "flags", "max_batch_size"], "x", r"flags\.max_batch_size: expected a number as text"),
         (["target", "kv_memory_fraction"], 2, r"target\.kv_memory_fraction: expected a number of at most 1"),
         (["files", "rank0.engine"], None, r"files\.rank0\.engine: expected an object"),
     ],

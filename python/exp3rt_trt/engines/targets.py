@@ -16,6 +16,7 @@ PLAN = "rank0.engine"  # the names of TensorRT-LLM's own files
 PLAN_CONFIG = "config.json"
 CHECKPOINT_WEIGHTS = "model.safetensors"
 CHECKPOINT_CONFIG = "config.json"
+COUNTS = ("max_batch_size", "max_num_tokens", "max_seq_len", "tokens_per_block")  # flags that are needed here
 TENSORRT_LLM = "tensorrt_llm"
 LLM_API = "tensorrt_llm_llmapi"
 
@@ -67,6 +68,15 @@ class TensorRtTarget:
     kv_memory_fraction: float
     flags: Mapping[str, str]
     needed_files: ClassVar[tuple[str, ...]] = (PLAN, PLAN_CONFIG, TOKENIZER)
+
+    @property
+    def device(self) -> tuple[str, str]:
+        """Name and compute capability, which must be the GPU's."""
+        return self.gpu, self.sm
+
+    def count(self, flag: str) -> int:
+        """Gives the number of a flag of COUNTS."""
+        return int(self.flags[flag])
 
     def __str__(self) -> str:
         return (
@@ -121,6 +131,9 @@ def read_target(raw: Fields) -> AnyTarget:
         names = ["recipe", "gpu", "sm", "driver", "cuda", "tensorrt", "tensorrt_llm"]
         names += ["quantization", "kv_dtype"]
         flags = raw.object("flags")
+        for name in COUNTS:
+            if not str(flags.raw.get(name)).isdecimal():
+                raise flags.fail(name, "a number as text")
         return TensorRtTarget(
             kind=kind,
             **{name: raw.text(name) for name in names},

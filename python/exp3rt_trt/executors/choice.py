@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exp3rt_trt import _core
+from exp3rt_trt.engines import devices
 from exp3rt_trt.engines.targets import LlmApiTarget, TensorRtTarget
 from exp3rt_trt.errors import EngineError
 
@@ -90,6 +92,27 @@ def _tensorrt(engine: Engine, target: TensorRtTarget) -> Executor:
             f"{engine.path}: a TensorRT engine, but this exp3rt_trt was built without TensorRT-LLM's "
             "headers; docs/tensorrt-llm.md says how to build it with them"
         )
-    executor: Any = _core
-    made: Executor = executor.TrtLlmExecutor(str(engine.path), target)
+    core: Any = _core  # what follows is there only where TensorRT-LLM's headers were
+    dims = engine.manifest.model
+    options = core.TrtLlmOptions(
+        engine_dir=str(engine.path),
+        vocab_size=dims.vocab_size,
+        max_context=dims.max_context,
+        tokens_per_block=target.count("tokens_per_block"),
+        max_batch_size=target.count("max_batch_size"),
+        max_num_tokens=target.count("max_num_tokens"),
+        kv_memory_fraction=target.kv_memory_fraction,
+        device=_device(target),
+    )
+    made: Executor = core.TrtLlmExecutor(options)
     return made
+
+
+def _device(target: TensorRtTarget) -> int:
+    """Give CUDA's number of the GPU; where CUDA_VISIBLE_DEVICES chooses, the first of its choice."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return 0
+    fitting = [
+        gpu.index for gpu in devices.gpu_devices() if (gpu.name, gpu.compute_capability) == target.device
+    ]
+    return fitting[0] if fitting else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     OnDone = Callable[[GroupResult | None, str | None], None]
 
+_log = logging.getLogger(__name__)
 WORKER = "exp3rt_trt.executors.llmapi_worker"
 LAST_WORDS = 12  # lines of the worker's stderr that an error quotes
 CLOSE_S = 20.0  # how long the worker may take to end by itself
@@ -196,7 +198,9 @@ class LlmApiExecutor:
 
     def _listen(self) -> None:
         for line in _pipe(self._process.stderr):
-            self._words.append(line.decode(errors="replace").rstrip())
+            words = line.decode(errors="replace").rstrip()
+            self._words.append(words)
+            _log.debug("worker %d: %s", self._process.pid, words)
 
     def _take(self, message: dict[str, Any]) -> None:
         with self._lock:

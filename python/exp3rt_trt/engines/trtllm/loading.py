@@ -54,7 +54,7 @@ def rebuild_command(directory: Path, manifest: Manifest, target: str) -> str:
 def _check_engine(directory: Path, manifest: Manifest, target: TensorRtTarget) -> None:
     rebuild = f"rebuild it here with `{rebuild_command(directory, manifest, 'auto')}`"
     gpus = devices.gpu_devices()
-    if not any((gpu.name, gpu.compute_capability) == (target.gpu, target.sm) for gpu in gpus):
+    if not any((gpu.name, gpu.compute_capability) == target.device for gpu in gpus):
         here = ", ".join(map(str, gpus)) or "no NVIDIA GPU"
         raise EngineError(f"{directory}: expected {target.gpu} (SM {target.sm}), here is {here}; {rebuild}")
     for name, expected, found in (
