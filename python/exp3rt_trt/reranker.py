@@ -48,7 +48,8 @@ class Reranker:
         engine: an opened engine; `from_pretrained` opens one by name.
         scale: what the student answers with; None for 1 to 5.
         template: how prompts are laid out; None for the default.
-        threads: cores to compute on; 0 for all of the process's affinity.
+        threads: cores to compute on; 0 for all of the process's affinity. This and the next two are for CPU
+            engines; those for GPUs have their sizes from their recipes.
         kv_cache_mib: memory for keys and values, in MiB.
         max_batch_tokens: most tokens that go through the model at once.
         max_reasoning_tokens: where reasoning is cut off.

@@ -42,7 +42,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def options(tiny_checkpoint: Callable[[str], Path]) -> LlmApiOptions:
-    return LlmApiOptions(tiny_checkpoint("llama"), VOCAB, max_context=2048, tokens_per_block=16)
+    return LlmApiOptions(tiny_checkpoint("llama"), VOCAB, tokens_per_block=16)
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ ORPHAN = """
 import os, sys
 from pathlib import Path
 from exp3rt_trt.executors.llmapi import LlmApiExecutor, LlmApiOptions
-executor = LlmApiExecutor(LlmApiOptions(Path(sys.argv[1]), 301, 2048))
+executor = LlmApiExecutor(LlmApiOptions(Path(sys.argv[1]), 301))
 os._exit(0)
 """
 

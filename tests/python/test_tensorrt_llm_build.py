@@ -98,9 +98,9 @@ def test_an_engine_directory(build: Callable[..., Manifest], out: Path, texts: P
     assert (target.tensorrt_llm, target.tensorrt) == ("1.2.1", "10.14.1.48")
     assert (target.driver, target.cuda) == ("580.65.06", "13.0")
     assert (target.quantization, target.kv_dtype) == ("fp8", "fp8")
-    assert target.flags == commands.build_flags(load_recipe("h100"))
-    assert manifest.source.sha256.keys() >= {texts.name, "config.json", "model.safetensors"}
     assert manifest.model.max_context == 2048  # of the model; the recipe's 4096 are more
+    assert target.flags == commands.build_flags(replace(load_recipe("h100"), max_seq_len=2048))
+    assert manifest.source.sha256.keys() >= {texts.name, "config.json", "model.safetensors"}
     made = json.loads((out / "config.json").read_text(encoding="utf-8"))
     assert made["checkpoint"] == {
         "dtype": "bfloat16",
@@ -118,6 +118,9 @@ def test_an_engine_directory(build: Callable[..., Manifest], out: Path, texts: P
     log = (out / "build.log").read_text(encoding="utf-8")
     assert log.count("$ ") == 2
     assert "[TRT-LLM] building" in log
+    code = "from exp3rt_trt.cli.app import main; main()"
+    shown = subprocess.run([sys.executable, "-c", code, "inspect", str(out)], capture_output=True, check=True)
+    assert b"NVIDIA H100 80GB HBM3 (SM 9.0) by recipe h100" in b" ".join(shown.stdout.split())
     opened = Engine.open(out)
     assert opened.manifest == manifest == Manifest.load(out / "manifest.json")
     assert opened.tensors == ()
@@ -431,7 +434,7 @@ def test_for_the_llm_api_an_engine_is_a_checkpoint_and_ranks(
     manifest = build(calibration=None)
     target = manifest.target
     assert isinstance(target, LlmApiTarget)
-    assert (target.recipe, target.tensorrt_llm, target.max_seq_len) == ("h100", "1.3.0", 4096)
+    assert (target.recipe, target.tensorrt_llm, target.max_seq_len) == ("h100", "1.3.0", 2048)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(manifest.files)
     assert Manifest.load(out / "manifest.json") == manifest
     with Reranker.from_pretrained(out, **OPTIONS) as reranker:

@@ -36,6 +36,7 @@ def plan_text(source: str, out: Path, dtype: str, choice: Choice, calibration: P
     if versions.has_llm_api(versions.tensorrt_llm_version()):
         return "\n".join([*lines, *_llm_api(source, out, choice.recipe)])
     lines += _tensorrt(source, out, choice.recipe, calibration)
+    lines.append("(lengths are the recipe's; of a model with a shorter context, its own)")
     lines += [f"missing here: {each}" for each in missing_here(choice, calibration)]
     return "\n".join(lines)
 

@@ -74,12 +74,11 @@ def _llm_api(engine: Engine, target: LlmApiTarget) -> Executor:
         LlmApiOptions(
             checkpoint=engine.path,
             vocab_size=dims.vocab_size,
-            max_context=dims.max_context,
             dtype=engine.manifest.dtype,
             kv_dtype="auto" if target.kv_dtype == "bf16" else target.kv_dtype,
             max_batch_size=target.max_batch_size,
             max_num_tokens=target.max_num_tokens,
-            max_seq_len=target.max_seq_len,
+            max_seq_len=dims.max_context,  # the smaller of the recipe's and the model's
             tokens_per_block=target.tokens_per_block,
             kv_memory_fraction=target.kv_memory_fraction,
         )

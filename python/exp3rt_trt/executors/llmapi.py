@@ -45,7 +45,6 @@ class LlmApiOptions:
     Args:
         checkpoint: a Hugging Face directory.
         vocab_size: of the model.
-        max_context: of the model, in tokens.
         dtype: "bf16" or "fp32".
         kv_dtype: of keys and values, as TensorRT-LLM names it; "auto" for the model's.
         max_batch_size: sequences in one step.
@@ -58,7 +57,6 @@ class LlmApiOptions:
 
     checkpoint: Path
     vocab_size: int
-    max_context: int
     dtype: str = "bf16"
     kv_dtype: str = "auto"
     max_batch_size: int = 256

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from exp3rt_trt.engines.checkpoints import Checkpoint
     from exp3rt_trt.engines.devices import GpuDevice
-    from exp3rt_trt.engines.manifest import ModelDims
     from exp3rt_trt.engines.recipes import EngineRecipe
     from exp3rt_trt.engines.target_choice import Choice
     from exp3rt_trt.engines.targets import AnyTarget
@@ -101,7 +100,9 @@ def build_for_gpu(
 
 def _write(build: GpuBuild, directory: Path, version: str) -> Manifest:
     """Writes all files of the engine, the manifest last."""
-    family, dims = check_student(build.checkpoint, directory)
+    family, model = check_student(build.checkpoint, directory)
+    dims = replace(model, max_context=min(model.max_context, build.recipe.max_seq_len))
+    build = replace(build, recipe=replace(build.recipe, max_seq_len=dims.max_context))
     if versions.has_llm_api(version):
         write_student(build.checkpoint, directory)
         target: AnyTarget = _llm_api_target(build.recipe, version)
@@ -113,7 +114,7 @@ def _write(build: GpuBuild, directory: Path, version: str) -> Manifest:
     manifest = Manifest(
         builder=BUILDER,
         architecture=family,
-        model=_bounded(dims, build.recipe),
+        model=dims,
         dtype=build.recipe.dtype,
         target=target,
         label_tokens=tokenizer.label_tokens,
@@ -182,11 +183,6 @@ def _llm_api_target(recipe: EngineRecipe, version: str) -> LlmApiTarget:
         max_seq_len=recipe.max_seq_len,
         tokens_per_block=recipe.tokens_per_block,
     )
-
-
-def _bounded(dims: ModelDims, recipe: EngineRecipe) -> ModelDims:
-    """The dimensions, with the context that the engine really takes."""
-    return replace(dims, max_context=min(dims.max_context, recipe.max_seq_len))
 
 
 def _source(build: GpuBuild) -> Source:

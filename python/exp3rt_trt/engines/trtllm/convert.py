@@ -35,7 +35,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _convert(options: argparse.Namespace) -> None:
     models = importlib.import_module("tensorrt_llm.models.automodel")
-    model = models.AutoModelForCausalLM.from_hugging_face(options.model_dir, options.dtype)
+    mapping = importlib.import_module("tensorrt_llm.mapping").Mapping()  # one GPU
+    unquantized = importlib.import_module("tensorrt_llm.models.modeling_utils").QuantConfig()
+    model = models.AutoModelForCausalLM.from_hugging_face(
+        options.model_dir, options.dtype, mapping=mapping, quant_config=unquantized
+    )
     model.save_checkpoint(options.output_dir, save_config=True)
 
 

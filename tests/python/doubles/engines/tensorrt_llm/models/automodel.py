@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tensorrt_llm.mapping import Mapping
+    from tensorrt_llm.models.modeling_utils import QuantConfig
 
 
 class AutoModelForCausalLM:
@@ -13,7 +18,11 @@ class AutoModelForCausalLM:
         self._found = found
 
     @staticmethod
-    def from_hugging_face(hf_model_or_dir: str, dtype: str = "auto") -> AutoModelForCausalLM:
+    def from_hugging_face(
+        hf_model_or_dir: str, dtype: str = "auto", *, mapping: Mapping, quant_config: QuantConfig
+    ) -> AutoModelForCausalLM:
+        assert mapping.world_size == 1
+        assert quant_config.quant_algo is None
         files = sorted(path.name for path in Path(hf_model_or_dir).iterdir())
         return AutoModelForCausalLM({"dtype": dtype, "model_dir": hf_model_or_dir, "files": files})
 
