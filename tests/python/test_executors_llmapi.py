@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DOUBLE = Path(__file__).parent / "doubles" / "llm_api"
 VOCAB = 301
-FAIL, DIE = 290, 291  # tokens that make the double misbehave
+FAIL, DIE, ERROR, GARBAGE = 290, 291, 292, 293  # tokens that make the double misbehave
 LABELS = [10, 20, 30]
 PREFIX = [list(range(100, 140)), list(range(140, 180))]
 
@@ -37,6 +37,8 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DOUBLE_JOURNAL", str(tmp_path / "journal"))
     monkeypatch.setenv("DOUBLE_FAIL_TOKEN", str(FAIL))
     monkeypatch.setenv("DOUBLE_DIE_TOKEN", str(DIE))
+    monkeypatch.setenv("DOUBLE_ERROR_TOKEN", str(ERROR))
+    monkeypatch.setenv("DOUBLE_GARBAGE_TOKEN", str(GARBAGE))
     return tmp_path / "journal"
 
 
@@ -48,6 +50,18 @@ def options(tiny_checkpoint: Callable[[str], Path]) -> LlmApiOptions:
 @pytest.fixture
 def executor(journal: Path, options: LlmApiOptions) -> Iterator[LlmApiExecutor]:
     assert not journal.exists()
+    made = LlmApiExecutor(options)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def slow_executor(
+    journal: Path, options: LlmApiOptions, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LlmApiExecutor]:
+    """One whose model takes its time, so that requests are still under way when something happens."""
+    assert not journal.exists()
+    monkeypatch.setenv("DOUBLE_STEP_S", "0.05")
     made = LlmApiExecutor(options)
     yield made
     made.close()
@@ -169,8 +183,8 @@ def test_concurrent_groups_share_the_warming_of_their_prefix(executor: LlmApiExe
 
 
 def test_one_candidates_failure_stays_its_own(executor: LlmApiExecutor) -> None:
-    result = run(executor, group([[1], [FAIL], [2]]))
-    assert [candidate.status for candidate in result.candidates] == ["ok", "failed", "ok"]
+    result = run(executor, group([[1], [FAIL], [2], [ERROR]]))
+    assert [candidate.status for candidate in result.candidates] == ["ok", "failed", "ok", "failed"]
     assert result.candidates[1].label_logits.size == 0
 
 
@@ -182,60 +196,59 @@ def test_a_group_fails_with_its_prefix_or_with_all_its_candidates(executor: LlmA
     assert run(executor, group([[1]])).candidates[0].status == "ok"
 
 
-def test_deadline_and_cancellation(
-    journal: Path, options: LlmApiOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOUBLE_STEP_S", "0.05")
-    made = LlmApiExecutor(options)
-    try:
-        slow = {"max_reasoning_tokens": 1500, "prefix": []}
-        late = run(made, group([[1], [2]], timeout_s=0.2, **slow))
-        assert [candidate.status for candidate in late.candidates] == ["expired"] * 2
-        number, future = submit(made, group([[3], [4]], **slow))
-        until(lambda: len(entries(journal, "prompt")) == 5)
-        made.cancel(number)
-        made.cancel(number)
-        result, error = future.result(timeout=60)
-        assert error is None
-        assert [candidate.status for candidate in result.candidates] == ["cancelled"] * 2
-        assert [entry["aborted"] for entry in entries(journal, "aborted")] == [[1], [2], [3], [4]]
-        made.cancel(number)
-        made.cancel(999)
-        assert run(made, group([[1]])).candidates[0].status == "ok"
-    finally:
-        made.close()
+def test_deadline_and_cancellation(slow_executor: LlmApiExecutor, journal: Path) -> None:
+    slow = {"max_reasoning_tokens": 1500, "prefix": []}
+    late = run(slow_executor, group([[1], [2]], timeout_s=0.2, **slow))
+    assert [candidate.status for candidate in late.candidates] == ["expired"] * 2
+    number, future = submit(slow_executor, group([[3], [4]], **slow))
+    until(lambda: len(entries(journal, "prompt")) == 5)
+    slow_executor.cancel(number)
+    slow_executor.cancel(number)
+    result, error = future.result(timeout=60)
+    assert error is None
+    assert [candidate.status for candidate in result.candidates] == ["cancelled"] * 2
+    assert [entry["aborted"] for entry in entries(journal, "aborted")] == [[1], [2], [3], [4]]
+    slow_executor.cancel(number)
+    slow_executor.cancel(999)
+    assert run(slow_executor, group([[1]])).candidates[0].status == "ok"
 
 
-def test_a_dead_worker_fails_all_groups_with_its_last_words(executor: LlmApiExecutor) -> None:
-    waiting = [submit(executor, group([[n]], max_reasoning_tokens=1500))[1] for n in range(3)]
-    waiting.append(submit(executor, group([[DIE]]))[1])
+def test_a_dead_worker_fails_all_groups_with_its_last_words(slow_executor: LlmApiExecutor) -> None:
+    waiting = [submit(slow_executor, group([[n]], max_reasoning_tokens=1500))[1] for n in range(3)]
+    waiting.append(submit(slow_executor, group([[DIE]]))[1])
     for future in waiting:
         result, error = future.result(timeout=60)
         assert result is None
         assert "ended with 9" in error
         assert "CUDA error: an illegal memory access" in error
     with pytest.raises(RuntimeError, match="ended with 9"):
-        executor.submit(group([[1]]), lambda *_: None)
-    assert executor.stats().groups_done == 0
+        slow_executor.submit(group([[1]]), lambda *_: None)
+    assert slow_executor.stats().groups_done == 0
 
 
-def test_closing_tells_those_who_wait(
-    journal: Path, options: LlmApiOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOUBLE_STEP_S", "0.05")
-    made = LlmApiExecutor(options)
-    _, future = submit(made, group([[1]], max_reasoning_tokens=1500))
-    closers = [threading.Thread(target=made.close) for _ in range(2)]
+def test_an_answer_that_cannot_be_read_fails_all_groups(slow_executor: LlmApiExecutor) -> None:
+    waiting = [submit(slow_executor, group([[n]], max_reasoning_tokens=1500))[1] for n in (1, GARBAGE)]
+    for future in waiting:
+        result, error = future.result(timeout=60)
+        assert result is None
+        assert "an answer of the worker process cannot be read: JSONDecodeError" in error
+    with pytest.raises(RuntimeError, match="cannot be read"):
+        slow_executor.submit(group([[1]]), lambda *_: None)
+
+
+def test_closing_tells_those_who_wait(slow_executor: LlmApiExecutor, journal: Path) -> None:
+    _, future = submit(slow_executor, group([[1]], max_reasoning_tokens=1500))
+    closers = [threading.Thread(target=slow_executor.close) for _ in range(2)]
     for closer in closers:
         closer.start()
     assert future.result(timeout=60) == (None, "the executor was closed")
     for closer in closers:
         closer.join()
-    made.close()
+    slow_executor.close()
     assert entries(journal, "shutdown") == [{"shutdown": True}]
     with pytest.raises(RuntimeError, match="the executor was closed"):
-        made.submit(group([[1]]), lambda *_: None)
-    made.cancel(1)
+        slow_executor.submit(group([[1]]), lambda *_: None)
+    slow_executor.cancel(1)
 
 
 ORPHAN = """

@@ -187,9 +187,9 @@ def test_of_two_builds_one_builds_and_the_other_waits(
     came: list[Path] = []
 
     @contextmanager
-    def exclusive(path: Path) -> Iterator[None]:
+    def exclusive(path: Path, advice: str) -> Iterator[None]:
         came.append(path)
-        with cache.exclusive(path):
+        with cache.exclusive(path, advice):
             yield
 
     monkeypatch.setattr(gpu_build, "exclusive", exclusive)
@@ -453,6 +453,22 @@ def test_for_the_llm_api_an_engine_is_a_checkpoint_and_ranks(
         same_form = on_cpu.rank(USER, ITEMS)
         assert {item.item_id for item in same_form} == {item.item_id for item in scored}
     assert build(calibration=None) == manifest  # replaced in its place
+
+
+@pytest.mark.usefixtures("with_llm_api")
+def test_the_plan_for_the_llm_api_says_what_is_different(tmp_path: Path) -> None:
+    text = plan_build("model", tmp_path / "engine", target="h100")
+    assert "note: TensorRT-LLM 1.3.0 has no TensorRT engines: this one is a checkpoint" in text
+    assert "note: weights and KV cache will be bf16; the recipe's fp8 weights and fp8 KV cache" in text
+    assert "model.safetensors, config.json, tokenizer.json" in text
+    assert "missing" not in text
+
+
+@pytest.mark.usefixtures("with_engines")
+def test_a_folder_that_cannot_be_written(tiny_checkpoint: Callable[[str], Path], texts: Path) -> None:
+    with pytest.raises(BuildError, match=r"/proc/nowhere: cannot be written: .*") as told:
+        build_engine(tiny_checkpoint("llama"), Path("/proc/nowhere/engine"), target="auto", calibration=texts)
+    assert "CACHE" not in str(told.value)
 
 
 @pytest.mark.usefixtures("with_llm_api")

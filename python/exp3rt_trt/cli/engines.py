@@ -14,6 +14,7 @@ from exp3rt_trt.engines.build import build_engine, plan_build
 from exp3rt_trt.engines.engine import Engine
 from exp3rt_trt.engines.manifest import MANIFEST, Manifest
 from exp3rt_trt.engines.target_choice import choose
+from exp3rt_trt.engines.trtllm.needs import notes_here
 from exp3rt_trt.engines.weights_file import sha256_of
 from exp3rt_trt.errors import EngineError
 
@@ -48,7 +49,7 @@ def plan_command(options: BuildOptions) -> None:
 
 def build_command(options: BuildOptions) -> None:
     """Build an engine, with a progress bar."""
-    for note in choose(options.target).notes:
+    for note in notes_here(choose(options.target)):
         typer.echo(f"note: {note}", err=True)
     with progress_bar(unit="MiB") as bar:
         task = bar.add_task("Building", total=None)

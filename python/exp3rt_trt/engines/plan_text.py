@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from exp3rt_trt.engines.manifest import MANIFEST, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from exp3rt_trt.engines.targets import CHECKPOINT_CONFIG, CHECKPOINT_WEIGHTS, PLAN, PLAN_CONFIG
 from exp3rt_trt.engines.trtllm import commands, versions
-from exp3rt_trt.engines.trtllm.needs import missing_here
+from exp3rt_trt.engines.trtllm.needs import missing_here, notes_here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ def plan_text(source: str, out: Path, dtype: str, choice: Choice, calibration: P
     Returns:
         Lines: every command, every file, and what is missing here.
     """
-    lines = [f"note: {note}" for note in choice.notes]
+    lines = [f"note: {note}" for note in notes_here(choice)]
     if choice.recipe is None or choice.on_cpu:
         return "\n".join([*lines, *_cpu(source, out, dtype)])
     if versions.has_llm_api(versions.tensorrt_llm_version()):

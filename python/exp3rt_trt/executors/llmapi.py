@@ -186,8 +186,12 @@ class LlmApiExecutor:
 
     def _read(self) -> None:
         """Hand out the worker's answers until there are no more."""
-        for line in _pipe(self._process.stdout):
-            self._take(json.loads(line))
+        try:
+            for line in _pipe(self._process.stdout):
+                self._take(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:  # not the worker's own words
+            self._process.kill()
+            self._finish(f"an answer of the worker process cannot be read: {error!r}")
         self._readers[1].join()  # the last words
         code = self._process.wait()
         words = "\n".join(self._words)

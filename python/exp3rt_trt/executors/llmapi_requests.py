@@ -59,8 +59,9 @@ class Counts:
 class LabelReader:
     """A logits processor that keeps the labels' logits of the step behind the prompt, and changes nothing.
 
-    The gather runs where the logits are; their copy to the host is made when the request is finished. It
-    works only in the process that computes, which TLLM_WORKER_USE_SINGLE_PROCESS makes the worker's own.
+    The gather runs where the logits are, on the stream that makes them; their copy to the host is made when
+    the request is finished, and the gather with it. It works only in the process that computes, which
+    TLLM_WORKER_USE_SINGLE_PROCESS makes the worker's own.
 
     Args:
         labels: tokens.
@@ -212,6 +213,8 @@ class GroupRunner:
         except asyncio.CancelledError:
             output.abort()
             raise
+        if getattr(output, "error", None):  # some failures are told, and not raised
+            raise RuntimeError(output.error)
         tokens = [int(token) for token in output.outputs[0].token_ids]
         reused = min(int(getattr(output, "cached_tokens", 0) or 0), len(prompt))
         self.counts.prompt_tokens_reused += reused

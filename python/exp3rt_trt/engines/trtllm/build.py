@@ -84,7 +84,7 @@ def build_for_gpu(
     recipe, version = check_can_build(choice, calibration)
     build = GpuBuild(checkpoint, source, out, recipe, choice.device, calibration)
     before = _state(out)
-    with exclusive(out.with_name(f".{out.name}.lock")):
+    with exclusive(out.with_name(f".{out.name}.lock"), advice=""):
         done = _done_meanwhile(build, before)
         if done is not None:
             return done

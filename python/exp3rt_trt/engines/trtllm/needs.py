@@ -37,6 +37,22 @@ def check_can_build(choice: Choice, calibration: Path | None) -> tuple[EngineRec
     return recipe, version
 
 
+def notes_here(choice: Choice) -> list[str]:
+    """Says what a reader should know about a build for this choice with the TensorRT-LLM that is here."""
+    recipe, version = choice.recipe, versions.tensorrt_llm_version()
+    notes = list(choice.notes)
+    if recipe is not None and recipe.kind != "cpu" and versions.has_llm_api(version):
+        notes.append(
+            f"TensorRT-LLM {version} has no TensorRT engines: this one is a checkpoint for its LLM API"
+        )
+        if commands.needs_calibration(recipe):
+            notes.append(
+                f"weights and KV cache will be bf16; the recipe's {recipe.quantization} weights and "
+                f"{recipe.kv_dtype} KV cache are of TensorRT engines"
+            )
+    return notes
+
+
 def missing_here(choice: Choice, calibration: Path | None) -> list[str]:
     """Lists what a build for a GPU needs and this machine or the call lacks; arguments as above."""
     recipe, version = choice.recipe, versions.tensorrt_llm_version()

@@ -2,14 +2,17 @@
 
 Environment variables make it misbehave: DOUBLE_JOURNAL (a file: one JSON line a request), DOUBLE_STEP_S
 (seconds a token takes), DOUBLE_FAIL_TOKEN (prompts with this token fail), DOUBLE_DIE_TOKEN (they end the
-process), DOUBLE_LOAD_ERROR (words of an error at loading), DOUBLE_NO_STATISTICS.
+process), DOUBLE_ERROR_TOKEN (they end with an error that is not raised), DOUBLE_GARBAGE_TOKEN (they write
+into every pipe of the process), DOUBLE_LOAD_ERROR (words of an error at loading), DOUBLE_NO_STATISTICS.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +31,8 @@ __all__ = ["LLM", "SamplingParams", "llmapi"]
 
 STEP_S = float(os.environ.get("DOUBLE_STEP_S", "0"))
 FAIL_TOKEN = int(os.environ.get("DOUBLE_FAIL_TOKEN", "-1"))
+ERROR_TOKEN = int(os.environ.get("DOUBLE_ERROR_TOKEN", "-1"))
+GARBAGE_TOKEN = int(os.environ.get("DOUBLE_GARBAGE_TOKEN", "-1"))
 DIE_TOKEN = int(os.environ.get("DOUBLE_DIE_TOKEN", "-1"))
 BLOCKS = 4096
 
@@ -58,6 +63,7 @@ class RequestOutput:
     def __init__(self, llm: LLM, prompt: list[int], sampling: SamplingParams) -> None:
         self.outputs = [CompletionOutput()]
         self.cached_tokens = 0
+        self.error: str | None = None
         self._llm, self._prompt, self._sampling = llm, prompt, sampling
         self._task = asyncio.ensure_future(self._run())
 
@@ -73,6 +79,11 @@ class RequestOutput:
         if DIE_TOKEN in self._prompt:
             os.write(2, b"CUDA error: an illegal memory access was encountered\n")
             os._exit(9)
+        if GARBAGE_TOKEN in self._prompt:
+            write_into_pipes()
+        if ERROR_TOKEN in self._prompt:
+            self.error = "the double was told to end with an error"
+            return
         if FAIL_TOKEN in self._prompt:
             raise RuntimeError("the double was asked to fail")
         self.cached_tokens = self._llm.reuse(self._prompt)
@@ -88,6 +99,13 @@ class RequestOutput:
             if tokens[-1] in ends:
                 break
         self._llm.remember(self._prompt)
+
+
+def write_into_pipes() -> None:
+    for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        with contextlib.suppress(OSError):  # closed, or an end that is read from
+            if number > 2 and stat.S_ISFIFO(os.fstat(number).st_mode):
+                os.write(number, b"garbage\n")
 
 
 class LLM:
