@@ -253,12 +253,12 @@ class Reranker:
 
     @property
     def threads(self) -> int:
-        """Cores that are computed on."""
+        """Cores that are computed on; 0 where a GPU computes."""
         return self._runtime.threads
 
     @property
     def isa(self) -> str:
-        """Instruction set that is computed with."""
+        """Instruction set that is computed with, or what computes on a GPU."""
         return self._runtime.isa
 
     def close(self) -> None:

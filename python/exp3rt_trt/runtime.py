@@ -46,8 +46,8 @@ class Runtime:
             if value < least:
                 raise InvalidInputError(f"{name} must be at least {least}, not {value}")
         executor = open_executor(engine, CpuOptions(threads, kv_cache_mib, max_batch_tokens))
-        self.threads = executor.threads
-        self.isa = executor.isa
+        self.threads = int(getattr(executor, "threads", 0))  # of the CPU
+        self.isa = str(getattr(executor, "isa", engine.manifest.target.kind))
         self._executor: Executor | None = executor
         self._last_stats = executor.stats()
         self._pid = os.getpid()

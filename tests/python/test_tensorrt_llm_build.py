@@ -254,12 +254,11 @@ def test_a_tensorrt_engine_goes_to_the_executor_in_cpp(
     given: list[dict[str, Any]] = []
 
     class Refusing:
-        def __init__(self, options: dict[str, Any]) -> None:
-            given.append(options)
+        def __init__(self, engine_dir: str, **options: Any) -> None:
+            given.append({"engine_dir": engine_dir, **options})
             raise RuntimeError("this is a double")
 
     monkeypatch.setattr(_core, "built_with_tensorrt_llm", True, raising=False)
-    monkeypatch.setattr(_core, "TrtLlmOptions", dict, raising=False)
     monkeypatch.setattr(_core, "TrtLlmExecutor", Refusing, raising=False)
     with pytest.raises(EngineError, match="engine: this is a double"):
         Reranker(Engine.open(out))

@@ -87,14 +87,6 @@ class Executor(Protocol):
     submitted group, from a thread of the executor's, whatever happens to it.
     """
 
-    @property
-    def threads(self) -> int:
-        """Say how many cores of the CPU it computes on."""
-
-    @property
-    def isa(self) -> str:
-        """Name what it computes with."""
-
     def submit(self, group: RerankGroup, on_done: Callable[[GroupResult | None, str | None], None], /) -> int:
         """Start a group.
 

@@ -93,8 +93,8 @@ def _tensorrt(engine: Engine, target: TensorRtTarget) -> Executor:
         )
     core: Any = _core  # what follows is there only where TensorRT-LLM's headers were
     dims = engine.manifest.model
-    options = core.TrtLlmOptions(
-        engine_dir=str(engine.path),
+    made: Executor = core.TrtLlmExecutor(
+        str(engine.path),
         vocab_size=dims.vocab_size,
         max_context=dims.max_context,
         tokens_per_block=target.count("tokens_per_block"),
@@ -103,7 +103,6 @@ def _tensorrt(engine: Engine, target: TensorRtTarget) -> Executor:
         kv_memory_fraction=target.kv_memory_fraction,
         device=_device(target),
     )
-    made: Executor = core.TrtLlmExecutor(options)
     return made
 
 
