@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exp3rt_trt._core import GroupResult
     from exp3rt_trt.engines.engine import Engine
+    from exp3rt_trt.executors import GroupResult
     from exp3rt_trt.tokenization import TokenIds
 
 _LOOK_AHEAD = 64  # texts at work before another is taken in

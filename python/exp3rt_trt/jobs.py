@@ -13,7 +13,8 @@ from exp3rt_trt.results import RankedItem, RankedResults, beyond_top, order_by_r
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from exp3rt_trt._core import CandidateResult, GroupResult, RerankGroup
+    from exp3rt_trt._core import RerankGroup
+    from exp3rt_trt.executors import CandidateResult, GroupResult
     from exp3rt_trt.inputs import Id, Item
     from exp3rt_trt.prompts import Mode, RankingMode
     from exp3rt_trt.rating import RatingScale

@@ -13,7 +13,8 @@ from exp3rt_trt.errors import EngineError, InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from exp3rt_trt._core import CpuExecutor, GroupResult, RerankGroup
+    from exp3rt_trt._core import RerankGroup
+    from exp3rt_trt.executors import Executor, GroupResult
 
 _Input = TypeVar("_Input")
 _Output = TypeVar("_Output")
@@ -53,7 +54,7 @@ class Pending(Generic[_Output]):
 
     def __init__(
         self,
-        executor: CpuExecutor,
+        executor: Executor,
         groups: Sequence[RerankGroup],
         finish: Callable[[list[GroupResult]], _Output],
         recover: Callable[[EngineError], _Output] | None = None,

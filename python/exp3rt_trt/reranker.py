@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from exp3rt_trt._core import GroupResult
     from exp3rt_trt.engines.engine import Engine
     from exp3rt_trt.errors import EngineError
+    from exp3rt_trt.executors import GroupResult
     from exp3rt_trt.generation import Generator
     from exp3rt_trt.inputs import ItemLike, UserLike, UserProfile
     from exp3rt_trt.prompts import PromptTemplate, RankingMode
@@ -48,7 +48,8 @@ class Reranker:
         engine: an opened engine; `from_pretrained` opens one by name.
         scale: what the student answers with; None for 1 to 5.
         template: how prompts are laid out; None for the default.
-        threads: cores to compute on; 0 for all of the process's affinity.
+        threads: cores to compute on; 0 for all of the process's affinity. This and the next two are for CPU
+            engines; those for GPUs have their sizes from their recipes.
         kv_cache_mib: memory for keys and values, in MiB.
         max_batch_tokens: most tokens that go through the model at once.
         max_reasoning_tokens: where reasoning is cut off.
@@ -260,12 +261,12 @@ class Reranker:
 
     @property
     def threads(self) -> int:
-        """Cores that are computed on."""
+        """Cores that are computed on; 0 where a GPU computes."""
         return self._runtime.threads
 
     @property
     def isa(self) -> str:
-        """Instruction set that is computed with."""
+        """Instruction set that is computed with, or what computes on a GPU."""
         return self._runtime.isa
 
     def close(self) -> None:

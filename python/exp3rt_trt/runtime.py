@@ -7,18 +7,20 @@ import os
 import weakref
 from typing import TYPE_CHECKING, TypeVar
 
-from exp3rt_trt import _core
 from exp3rt_trt.errors import EngineError, InvalidInputError
+from exp3rt_trt.executors.choice import CpuOptions, open_executor
 from exp3rt_trt.pending import Pending
 from exp3rt_trt.stats import RerankerStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from exp3rt_trt._core import RerankGroup
     from exp3rt_trt.engines.engine import Engine
+    from exp3rt_trt.executors import Executor, GroupResult
 
 _Output = TypeVar("_Output")
-_executors: weakref.WeakSet[_core.CpuExecutor] = weakref.WeakSet()
+_executors: weakref.WeakSet[Executor] = weakref.WeakSet()
 
 
 class Runtime:
@@ -43,18 +45,10 @@ class Runtime:
         ):
             if value < least:
                 raise InvalidInputError(f"{name} must be at least {least}, not {value}")
-        options = _core.ExecutorOptions(
-            threads=threads, max_batch_tokens=max_batch_tokens, kv_cache_bytes=kv_cache_mib << 20
-        )
-        try:
-            executor = _core.CpuExecutor(
-                str(engine.weights_path), engine.core_tensors(), engine.core_config(), options
-            )
-        except (ValueError, RuntimeError) as error:
-            raise EngineError(f"{engine.path}: {error}") from error
-        self.threads = executor.threads
-        self.isa = executor.isa
-        self._executor: _core.CpuExecutor | None = executor
+        executor = open_executor(engine, CpuOptions(threads, kv_cache_mib, max_batch_tokens))
+        self.threads = int(getattr(executor, "threads", 0))  # of the CPU
+        self.isa = str(getattr(executor, "isa", engine.manifest.target.kind))
+        self._executor: Executor | None = executor
         self._last_stats = executor.stats()
         self._pid = os.getpid()
         _executors.add(executor)
@@ -63,8 +57,8 @@ class Runtime:
 
     def start(
         self,
-        groups: Sequence[_core.RerankGroup],
-        finish: Callable[[list[_core.GroupResult]], _Output],
+        groups: Sequence[RerankGroup],
+        finish: Callable[[list[GroupResult]], _Output],
         recover: Callable[[EngineError], _Output] | None = None,
     ) -> Pending[_Output]:
         """Submit groups; see `Pending`."""
@@ -101,7 +95,7 @@ class Runtime:
             )
 
 
-def _close(executor: _core.CpuExecutor, pid: int) -> None:
+def _close(executor: Executor, pid: int) -> None:
     if os.getpid() == pid:
         executor.close()
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exp3rt_trt._core import GroupResult
+    from exp3rt_trt.executors import GroupResult
     from exp3rt_trt.rating import RatingScale
     from exp3rt_trt.results import Status
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exp3rt_trt._core import ExecutorStats
+    from exp3rt_trt.executors import Counters
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,6 @@ class RerankerStats:
     compute_s: float
 
     @classmethod
-    def of(cls, stats: ExecutorStats) -> RerankerStats:
+    def of(cls, stats: Counters) -> RerankerStats:
         """Copy the executor's counters."""
         return cls(**{f.name: getattr(stats, f.name) for f in fields(cls)})

@@ -132,7 +132,7 @@ def test_bad_arguments_are_named(tmp_path: Path, tiny_checkpoint: Callable[[str]
     with pytest.raises(BuildError, match="dtype 'fp16' is not supported; supported: fp32, bf16"):
         build_engine(tiny_checkpoint("llama"), tmp_path / "engine", "fp16")
     with pytest.raises(
-        BuildError, match=r"target 'cuda': this version builds for cpu only; devices found: CPU with"
+        BuildError, match=r"target 'cuda' is not known; known: auto, cpu, .*; devices found: CPU with"
     ):
         build_engine(tiny_checkpoint("llama"), tmp_path / "engine", target="cuda")
     with pytest.raises(BuildError, match="model 'no-such-model': no such directory or file"):

@@ -184,9 +184,7 @@ def test_engine_for_another_machine_is_refused(copied: Path, monkeypatch: pytest
     with pytest.raises(EngineError, match=r"target\.isa: .*avx9"):
         Engine.open(copied)
     edit(copied, lambda raw: raw["target"].update(kind="cuda"))
-    with pytest.raises(
-        EngineError, match=r"target\.kind: this version runs cpu engines, this one is for 'cuda'"
-    ):
+    with pytest.raises(EngineError, match=r"target\.kind: this version runs engines of cpu, .* for 'cuda'"):
         Engine.open(copied)
 
 

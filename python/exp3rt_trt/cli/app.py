@@ -35,16 +35,28 @@ def build(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Engine directory to write.")],
-    target: Annotated[str, typer.Option(help="Kind of device that the engine is for.")] = "cpu",
-    dtype: Annotated[Dtype, typer.Option(help="Type of the weights.")] = Dtype.bf16,
+    target: Annotated[
+        str, typer.Option(help="cpu; auto for the GPU or processor at hand; or a recipe, such as h100.")
+    ] = "cpu",
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Type of a CPU engine's weights; default bf16, or the recipe's.")
+    ] = None,
     adapter: Annotated[
         Path | None, typer.Option(help="Directory of a LoRA adapter to merge into the model.")
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="JSONL of prompts that scales are measured on, for recipes that quantize."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done: every command and file.")
+    ] = False,
 ) -> None:
     """Build an engine from a checkpoint."""
-    from exp3rt_trt.cli.engines import build_command  # noqa: PLC0415
+    from exp3rt_trt.cli.engines import BuildOptions, build_command, plan_command  # noqa: PLC0415
 
-    build_command(model, out, target, dtype.value, adapter)
+    options = BuildOptions(model, out, target, dtype.value if dtype else None, adapter, calibration)
+    (plan_command if dry_run else build_command)(options)
 
 
 @app.command()

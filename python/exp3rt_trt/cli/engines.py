@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
 from exp3rt_trt.cli.display import console, progress_bar
-from exp3rt_trt.engines.build import build_engine
+from exp3rt_trt.engines.build import build_engine, plan_build
 from exp3rt_trt.engines.engine import Engine
 from exp3rt_trt.engines.manifest import MANIFEST, Manifest
+from exp3rt_trt.engines.target_choice import choose
+from exp3rt_trt.engines.trtllm.needs import notes_here
 from exp3rt_trt.engines.weights_file import sha256_of
 from exp3rt_trt.errors import EngineError
 
@@ -18,17 +22,54 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def build_command(model: str, out: Path, target: str, dtype: str, adapter: Path | None) -> None:
+@dataclass(frozen=True)
+class BuildOptions:
+    """What `exp3rt-trt build` was given; see `build_engine`."""
+
+    model: str
+    out: Path
+    target: str
+    dtype: str | None
+    adapter: Path | None
+    calibration: Path | None
+
+
+def plan_command(options: BuildOptions) -> None:
+    """Print what a build would do."""
+    text = plan_build(
+        options.model,
+        options.out,
+        options.dtype,
+        options.target,
+        adapter=options.adapter,
+        calibration=options.calibration,
+    )
+    typer.echo(text)  # command lines, to be copied: not wrapped
+
+
+def build_command(options: BuildOptions) -> None:
     """Build an engine, with a progress bar."""
+    for note in notes_here(choose(options.target)):
+        typer.echo(f"note: {note}", err=True)
     with progress_bar(unit="MiB") as bar:
         task = bar.add_task("Building", total=None)
 
         def progress(tensor: str, written: int, total: int) -> None:
             bar.update(task, description=tensor, completed=written >> 20, total=total >> 20)
 
-        manifest = build_engine(model, out, dtype, target, adapter=adapter, progress=progress)
+        manifest = build_engine(
+            options.model,
+            options.out,
+            options.dtype,
+            options.target,
+            adapter=options.adapter,
+            calibration=options.calibration,
+            progress=progress,
+        )
     size = sum(record.size for record in manifest.files.values())
-    console().print(Text(f"{out}: {manifest.architecture} in {manifest.dtype}, {size / 2**20:.0f} MiB"))
+    console().print(
+        Text(f"{options.out}: {manifest.architecture} in {manifest.dtype}, {size / 2**20:.0f} MiB")
+    )
 
 
 def inspect_command(directory: Path, *, verify: bool) -> None:
@@ -64,7 +105,7 @@ def _facts(directory: Path, manifest: Manifest) -> Table:
         "source": manifest.source.model,
         "architecture": manifest.architecture,
         "weights": f"{manifest.dtype}, {'tied' if dims.tie_word_embeddings else 'untied'} embeddings",
-        "target": f"{manifest.target.kind}, {manifest.target.isa} or newer",
+        "target": str(manifest.target),
         "layers": f"{dims.num_layers} of {dims.hidden_size}, feed-forward {dims.intermediate_size}",
         "heads": f"{dims.num_heads} of {dims.head_dim}, {dims.num_kv_heads} for keys and values",
         "vocabulary": f"{dims.vocab_size}",

@@ -7,25 +7,26 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exp3rt_trt import _core
 from exp3rt_trt.engines import families, sources
 from exp3rt_trt.engines.adapters import AdaptedCheckpoint
 from exp3rt_trt.engines.cache import remember_verified
-from exp3rt_trt.engines.devices import check_target
 from exp3rt_trt.engines.layout import check_tensors, plan_weights
 from exp3rt_trt.engines.manifest import (
     DTYPES,
-    MANIFEST,
     TOKENIZER,
     TOKENIZER_CONFIG,
     WEIGHTS,
-    FileRecord,
     Manifest,
     Source,
     Target,
 )
+from exp3rt_trt.engines.plan_text import plan_text
+from exp3rt_trt.engines.records import BUILDER, record_file, write_manifest
 from exp3rt_trt.engines.staging import check_replaceable, staged
+from exp3rt_trt.engines.target_choice import CPU, Choice, choose
 from exp3rt_trt.engines.tokenizers import write_tokenizer
+from exp3rt_trt.engines.trtllm.build import build_for_gpu
+from exp3rt_trt.engines.trtllm.needs import check_can_build
 from exp3rt_trt.engines.weights_file import sha256_of, weights_size, write_weights
 from exp3rt_trt.errors import BuildError
 
@@ -35,17 +36,17 @@ if TYPE_CHECKING:
     from exp3rt_trt.engines.checkpoints import Checkpoint
     from exp3rt_trt.engines.weights_file import PlannedTensor, Progress
 
-BUILDER = f"exp3rt_trt {_core.__version__}"
 LEAST_ISA = "avx2"  # bf16 weights are widened at load where the machine does not multiply them
 
 
 def build_engine(
     model: str | os.PathLike[str],
     out: Path,
-    dtype: str = "bf16",
-    target: str = "cpu",
+    dtype: str | None = None,
+    target: str = CPU,
     *,
     adapter: str | os.PathLike[str] | None = None,
+    calibration: Path | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Builds an engine directory.
@@ -57,28 +58,38 @@ def build_engine(
     Args:
         model: Name of a base student, a checkpoint directory, a .gguf file, or a hub repository.
         out: The engine directory; an engine that is there is replaced.
-        dtype: Of the weights: "fp32", "bf16" or "int8".
-        target: Kind of device: "cpu".
+        dtype: Of a CPU engine's weights: "fp32", "bf16" or "int8"; None for what the target's recipe says,
+            and bf16 for target "cpu".
+        target: "cpu"; "auto" for the first GPU of this machine, or its processor if there is none; or the
+            name of a recipe, such as "h100".
         adapter: Directory of a LoRA adapter in PEFT's form, merged into the model's weights as they are read.
+        calibration: JSONL of prompts, for recipes that quantize; see `trtllm.calibration.read_texts`.
         progress: Called with the tensor being written, the bytes written and the bytes in all.
 
     Returns:
         The engine's manifest.
 
     Raises:
-        BuildError: The model cannot be found or is not supported, or `out` cannot be written.
+        BuildError: The model cannot be found or is not supported, `out` cannot be written, or the target's
+            GPU or TensorRT-LLM is not here.
 
     Example:
         >>> build_engine("smollm2-135m-instruct", Path("engines/smollm2-135m"))
     """
-    if dtype not in DTYPES:
-        raise BuildError(f"dtype {dtype!r} is not supported; supported: {', '.join(DTYPES)}")
-    check_target(target)
+    choice = choose(target)
+    dtype = _dtype(dtype, choice)
     out = out.expanduser().absolute()
     check_replaceable(out)
-    checkpoint, source = sources.open_checkpoint(sources.resolve(os.fspath(model))), os.fspath(model)
+    if not choice.on_cpu:
+        check_can_build(choice, calibration)
+    checkpoint, source = (
+        sources.open_checkpoint(sources.resolve(os.fspath(model))),
+        name_source(model, adapter),
+    )
     if adapter is not None:
-        checkpoint, source = AdaptedCheckpoint(checkpoint, Path(adapter)), f"{source} + {os.fspath(adapter)}"
+        checkpoint, source = AdaptedCheckpoint(checkpoint, Path(adapter)), name_source(model, adapter)
+    if not choice.on_cpu:
+        return build_for_gpu(checkpoint, source, out, choice, calibration)
     with staged(out) as directory:
         try:
             manifest = _write(checkpoint, directory, source, dtype, progress)
@@ -87,6 +98,54 @@ def build_engine(
     for name, record in manifest.files.items():
         remember_verified(out / name, record.sha256)
     return manifest
+
+
+def plan_build(
+    model: str | os.PathLike[str],
+    out: Path,
+    dtype: str | None = None,
+    target: str = CPU,
+    *,
+    adapter: str | os.PathLike[str] | None = None,
+    calibration: Path | None = None,
+) -> str:
+    """Describes what `build_engine` would do, as text; runs nothing, fetches nothing, and needs no GPU.
+
+    Args:
+        model: As of `build_engine`.
+        out: The same.
+        dtype: The same.
+        target: The same.
+        adapter: The same.
+        calibration: The same.
+
+    Returns:
+        Every command line and every file, and what is missing here.
+
+    Raises:
+        BuildError: The target or dtype is not known, or `out` is something else than an engine.
+    """
+    choice = choose(target)
+    dtype = _dtype(dtype, choice)
+    out = out.expanduser().absolute()
+    check_replaceable(out)
+    return plan_text(name_source(model, adapter), out, dtype, choice, calibration)
+
+
+def name_source(model: str | os.PathLike[str], adapter: str | os.PathLike[str] | None) -> str:
+    """Names what an engine is built from, as its manifest does."""
+    return os.fspath(model) if adapter is None else f"{os.fspath(model)} + {os.fspath(adapter)}"
+
+
+def _dtype(asked: str | None, choice: Choice) -> str:
+    """The weights' type: as asked, else as the recipe says, else bf16."""
+    usual = choice.recipe.dtype if choice.recipe is not None else "bf16"
+    dtype = asked or usual
+    if dtype not in DTYPES:
+        raise BuildError(f"dtype {dtype!r} is not supported; supported: {', '.join(DTYPES)}")
+    if not choice.on_cpu and dtype != usual:
+        raise BuildError(f"dtype {dtype}: for a GPU, the recipe decides, which says {usual}")
+    return dtype
 
 
 def _write(
@@ -101,7 +160,7 @@ def _write(
     _check_space(directory, plan)
     tokenizer = write_tokenizer(checkpoint, directory, dims.vocab_size, where)
     files = {WEIGHTS: write_weights(directory / WEIGHTS, plan, progress)}
-    files |= {name: _record(directory / name) for name in (TOKENIZER, TOKENIZER_CONFIG)}
+    files |= {name: record_file(directory / name) for name in (TOKENIZER, TOKENIZER_CONFIG)}
     manifest = Manifest(
         builder=BUILDER,
         architecture=family,
@@ -114,8 +173,7 @@ def _write(
         source=Source(source, {file.name: sha256_of(file) for file in checkpoint.files}),
         files=files,
     )
-    (directory / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    _flush(directory / MANIFEST)
+    write_manifest(directory, manifest)
     return manifest
 
 
@@ -125,13 +183,3 @@ def _check_space(directory: Path, plan: Sequence[PlannedTensor]) -> None:
         raise BuildError(
             f"{directory.parent}: the engine takes {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free"
         )
-
-
-def _record(path: Path) -> FileRecord:
-    _flush(path)
-    return FileRecord(path.stat().st_size, sha256_of(path))
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -22,11 +22,12 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, advice: str = "; $EXP3RT_TRT_CACHE names the cache") -> Iterator[None]:
     """Holds a lock that other processes wait for; it ends with the process at the latest.
 
     Args:
         path: The lock's file; made, and left there.
+        advice: End of the message if it cannot be made.
 
     Raises:
         BuildError: The file cannot be made.
@@ -35,9 +36,7 @@ def exclusive(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
     except OSError as error:
-        raise BuildError(
-            f"{path.parent}: cannot be written: {error}; $EXP3RT_TRT_CACHE names the cache"
-        ) from error
+        raise BuildError(f"{path.parent}: cannot be written: {error}{advice}") from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from exp3rt_trt import _core
 from exp3rt_trt.engines.cache import cache_dir, exclusive, is_verified, remember_verified
 from exp3rt_trt.engines.manifest import MANIFEST, TOKENIZER, WEIGHTS, Manifest, Target
+from exp3rt_trt.engines.targets import LLM_API, TENSORRT_LLM
+from exp3rt_trt.engines.trtllm.loading import check_runs_here
 from exp3rt_trt.engines.weights_file import StoredTensor, read_header, sha256_of
 from exp3rt_trt.errors import EngineError
 
@@ -26,7 +28,7 @@ class Engine:
     Attributes:
         path: The directory.
         manifest: What it says about itself.
-        tensors: Where each tensor lies in the weights file.
+        tensors: Where each tensor lies in the weights file; none of an engine for a GPU.
     """
 
     path: Path
@@ -61,10 +63,14 @@ class Engine:
         if not (directory / MANIFEST).exists():
             raise EngineError(f"{directory}: no {MANIFEST}: not an engine; build one with `exp3rt-trt build`")
         manifest = Manifest.load(directory / MANIFEST)
-        _check_target(directory, manifest.target)
+        on_cpu = isinstance(manifest.target, Target)
+        if isinstance(manifest.target, Target):
+            _check_target(directory, manifest.target)
+        else:
+            check_runs_here(directory, manifest)
         for name, record in manifest.files.items():
             _verify(directory / name, record)
-        return Engine(directory, manifest, tuple(read_header(directory / WEIGHTS)))
+        return Engine(directory, manifest, tuple(read_header(directory / WEIGHTS)) if on_cpu else ())
 
     @staticmethod
     def from_pretrained(
@@ -87,7 +93,8 @@ class Engine:
         """
         if (Path(name_or_path) / MANIFEST).exists():
             return Engine.open(name_or_path)
-        from exp3rt_trt.engines.build import BUILDER, build_engine  # noqa: PLC0415  (not needed to open)
+        from exp3rt_trt.engines.build import build_engine  # noqa: PLC0415  (not needed to open)
+        from exp3rt_trt.engines.records import BUILDER  # noqa: PLC0415
         from exp3rt_trt.engines.sources import fingerprint, resolve  # noqa: PLC0415
 
         name = os.fspath(name_or_path)
@@ -142,7 +149,8 @@ def _check_target(directory: Path, target: Target) -> None:
     where = directory / MANIFEST
     if target.kind != "cpu":
         raise EngineError(
-            f"{where}: target.kind: this version runs cpu engines, this one is for {target.kind!r}"
+            f"{where}: target.kind: this version runs engines of cpu, {TENSORRT_LLM} and {LLM_API}, "
+            f"this one is for {target.kind!r}"
         )
     have = _core.cpu_isa()
     try:

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exp3rt_trt.engines.fields import Fields
+from exp3rt_trt.engines.targets import TOKENIZER, WEIGHTS, LlmApiTarget, Target, TensorRtTarget, read_target
 from exp3rt_trt.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from exp3rt_trt.engines.targets import AnyTarget
+
+__all__ = [
+    "DIGITS",
+    "DTYPES",
+    "MANIFEST",
+    "TOKENIZER",
+    "TOKENIZER_CONFIG",
+    "WEIGHTS",
+    "FileRecord",
+    "LlmApiTarget",
+    "Manifest",
+    "ModelDims",
+    "Source",
+    "Target",
+    "TensorRtTarget",
+]
+
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-WEIGHTS = "weights.safetensors"
-TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 DTYPES = ("fp32", "bf16", "int8")
 DIGITS = tuple("0123456789")
@@ -39,14 +56,6 @@ class ModelDims:
     rope_theta: float
     rope_scaling: Mapping[str, Any] | None
     tie_word_embeddings: bool
-
-
-@dataclass(frozen=True)
-class Target:
-    """The kind of device an engine is for, and the least instruction set that it needs."""
-
-    kind: str
-    isa: str
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Manifest:
     architecture: str
     model: ModelDims
     dtype: str
-    target: Target
+    target: AnyTarget
     label_tokens: Mapping[str, int]
     end_tokens: tuple[int, ...]
     chat: tuple[str, str, str] | None
@@ -115,7 +124,7 @@ class Manifest:
                 f"{path}: format_version: expected {FORMAT_VERSION}, found {version!r}; "
                 "rebuild the engine with this version of exp3rt_trt"
             )
-        return _manifest(_Fields(path, "", raw))
+        return _manifest(Fields(path, "", raw))
 
     @staticmethod
     def load(path: Path) -> Manifest:
@@ -127,52 +136,9 @@ class Manifest:
         return Manifest.from_json(text, path)
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """A JSON object whose fields are taken one by one, with messages that name the file and the field."""
-
-    path: Path
-    prefix: str
-    raw: Mapping[str, Any]
-
-    def fail(self, name: str, wanted: str) -> EngineError:
-        found = repr(self.raw[name]) if name in self.raw else "nothing"
-        return EngineError(f"{self.path}: {self.prefix}{name}: expected {wanted}, found {found[:80]}")
-
-    def integer(self, name: str, least: int = 1) -> int:
-        value = self.raw.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.fail(name, f"an integer of at least {least}")
-        return value
-
-    def number(self, name: str) -> float:
-        value = self.raw.get(name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-            raise self.fail(name, "a positive number")
-        return float(value)
-
-    def boolean(self, name: str) -> bool:
-        value = self.raw.get(name)
-        if not isinstance(value, bool):
-            raise self.fail(name, "true or false")
-        return value
-
-    def text(self, name: str, choices: tuple[str, ...] = ()) -> str:
-        value = self.raw.get(name)
-        if not isinstance(value, str) or (choices and value not in choices):
-            raise self.fail(name, f"one of {', '.join(choices)}" if choices else "text")
-        return value
-
-    def object(self, name: str) -> _Fields:
-        value = self.raw.get(name)
-        if not isinstance(value, dict):
-            raise self.fail(name, "an object")
-        return _Fields(self.path, f"{self.prefix}{name}.", value)
-
-
-def _manifest(raw: _Fields) -> Manifest:
+def _manifest(raw: Fields) -> Manifest:
     model = _dims(raw.object("model"))
-    target = raw.object("target")
+    target = read_target(raw.object("target"))
     source = raw.object("source")
     hashes = source.object("sha256")
     return Manifest(
@@ -180,16 +146,16 @@ def _manifest(raw: _Fields) -> Manifest:
         architecture=raw.text("architecture"),
         model=model,
         dtype=raw.text("dtype", DTYPES),
-        target=Target(target.text("kind"), target.text("isa")),
+        target=target,
         label_tokens=_label_tokens(raw.object("label_tokens"), model.vocab_size),
         end_tokens=_end_tokens(raw, model.vocab_size),
         chat=_chat(raw),
         source=Source(source.text("model"), {name: hashes.text(name) for name in hashes.raw}),
-        files=_files(raw.object("files")),
+        files=_files(raw.object("files"), target.needed_files),
     )
 
 
-def _dims(raw: _Fields) -> ModelDims:
+def _dims(raw: Fields) -> ModelDims:
     names = [field.name for field in dataclasses.fields(ModelDims)]
     counts = {name: raw.integer(name) for name in names[:7]}
     if counts["num_heads"] % counts["num_kv_heads"]:
@@ -208,7 +174,7 @@ def _dims(raw: _Fields) -> ModelDims:
     )
 
 
-def _label_tokens(raw: _Fields, vocab_size: int) -> dict[str, int]:
+def _label_tokens(raw: Fields, vocab_size: int) -> dict[str, int]:
     tokens = {label: raw.integer(label, least=0) for label in raw.raw}
     for label, token in tokens.items():
         if token >= vocab_size:
@@ -219,14 +185,14 @@ def _label_tokens(raw: _Fields, vocab_size: int) -> dict[str, int]:
     return tokens
 
 
-def _end_tokens(raw: _Fields, vocab_size: int) -> tuple[int, ...]:
+def _end_tokens(raw: Fields, vocab_size: int) -> tuple[int, ...]:
     tokens = raw.raw.get("end_tokens")
     if not isinstance(tokens, list) or not all(type(t) is int and 0 <= t < vocab_size for t in tokens):
         raise raw.fail("end_tokens", f"a list of tokens below vocab_size ({vocab_size})")
     return tuple(tokens)
 
 
-def _chat(raw: _Fields) -> tuple[str, str, str] | None:
+def _chat(raw: Fields) -> tuple[str, str, str] | None:
     chat = raw.raw.get("chat")
     if chat is None:
         return None
@@ -235,7 +201,7 @@ def _chat(raw: _Fields) -> tuple[str, str, str] | None:
     return (chat[0], chat[1], chat[2])
 
 
-def _files(raw: _Fields) -> dict[str, FileRecord]:
+def _files(raw: Fields, needed: tuple[str, ...]) -> dict[str, FileRecord]:
     records = {}
     for name in raw.raw:
         if name != name.rsplit("/", maxsplit=1)[-1] or name in ("", ".", ".."):
@@ -244,7 +210,7 @@ def _files(raw: _Fields) -> dict[str, FileRecord]:
             )
         record = raw.object(name)
         records[name] = FileRecord(record.integer("size", least=0), record.text("sha256"))
-    for name in (WEIGHTS, TOKENIZER):
+    for name in needed:
         if name not in records:
             raise raw.fail(name, "its size and sha256")
     return records

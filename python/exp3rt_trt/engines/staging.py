@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -68,11 +69,20 @@ def check_replaceable(out: Path) -> None:
         return
     if not out.is_dir() or out.is_symlink():
         raise BuildError(f"{out}: exists and is not a directory")
-    others = sorted(path.name for path in out.iterdir() if path.name not in ENGINE_FILES)
+    known = ENGINE_FILES | _named_by_manifest(out)
+    others = sorted(path.name for path in out.iterdir() if path.name not in known)
     if others:
         raise BuildError(
             f"{out}: holds files that are not of an engine, such as {others[0]}; give another --out"
         )
+
+
+def _named_by_manifest(out: Path) -> set[str]:
+    """The files that an engine there says it has; none if it says nothing that can be read."""
+    try:
+        return set(json.loads((out / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def sync(directory: Path) -> None:

@@ -1,0 +1,1 @@
+"""Of tensorrt_llm.models, only automodel is here."""
