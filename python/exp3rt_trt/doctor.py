@@ -6,7 +6,6 @@ Nothing heavy is imported: TensorRT-LLM is asked for its version by its metadata
 from __future__ import annotations
 
 import platform
-import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,10 +15,9 @@ from exp3rt_trt.engines.devices import CpuDevice, GpuDevice, cpu_device, gpu_dev
 from exp3rt_trt.engines.engine import Engine
 from exp3rt_trt.engines.manifest import MANIFEST
 from exp3rt_trt.engines.recipes import recipe_for
+from exp3rt_trt.engines.trtllm.versions import INSTALL_ENGINES, INSTALL_LLM_API, builds_engines, has_llm_api
 from exp3rt_trt.errors import BuildError, EngineError, InvalidInputError
 
-INSTALL_ENGINES = 'pip install "tensorrt-llm==1.2.1"'
-INSTALL_LLM_API = 'pip install "tensorrt-llm>=1.3"'
 INSTALL_DRIVER = "sudo ubuntu-drivers install  # elsewhere: https://www.nvidia.com/drivers"
 INSTALL_NVML = "pip install nvidia-ml-py"
 REBUILD = "build exp3rt_trt from source with TensorRT-LLM's headers (docs/tensorrt-llm.md)"
@@ -142,9 +140,9 @@ def choose_executor(
         Its name, None if there is none, and why.
     """
     usable = [gpu for gpu in gpus if gpu.recipe is not None]
-    if usable and _is_1_2(version) and built_with_tensorrt_llm:
+    if usable and builds_engines(version) and built_with_tensorrt_llm:
         return "TrtLlmExecutor", f"{usable[0].device}, TensorRT-LLM {version}, and this package built with it"
-    if usable and _is_1_3(version):
+    if usable and has_llm_api(version):
         return "LlmApiExecutor", f"{usable[0].device} and TensorRT-LLM {version}, which has the LLM API alone"
     if cpu.isa == "none":
         return None, "the CPU engine needs AVX2, and no GPU can be used"
@@ -168,9 +166,9 @@ def _missing(
 
 
 def _missing_for_gpu(version: str | None, *, built_with_tensorrt_llm: bool) -> list[Missing]:
-    if _is_1_3(version) or (_is_1_2(version) and built_with_tensorrt_llm):
+    if has_llm_api(version) or (builds_engines(version) and built_with_tensorrt_llm):
         return []
-    if _is_1_2(version):
+    if builds_engines(version):
         return [Missing("TensorRT-LLM in this package", "its engines", REBUILD)]
     found = "" if version is None else f"; {version} is installed and not used"
     if platform.python_version_tuple()[:2] != ("3", "12"):
@@ -223,13 +221,3 @@ def _installed(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _is_1_2(version: str | None) -> bool:
-    """1.2 without 1.2.0, whose reused blocks may be those of another prefix."""
-    return version is not None and re.match(r"1\.2\.(?!0(?!\d))", version) is not None
-
-
-def _is_1_3(version: str | None) -> bool:
-    match = re.match(r"(\d+)\.(\d+)", version or "")
-    return match is not None and (int(match[1]), int(match[2])) >= (1, 3)

@@ -128,6 +128,15 @@ def test_the_prefix_goes_first_and_once_then_all_candidates(executor: LlmApiExec
     assert loaded["options"]["max_num_tokens"] == 8192
 
 
+def test_tenants_warm_their_own_prefixes(executor: LlmApiExecutor, journal: Path) -> None:
+    for salt in ("ann", "bob", "ann", ""):
+        run(executor, group([[1], [2]], cache_salt=salt))
+    _, *requests = entries(journal, "prompt")
+    assert [request["cache_salt"] for request in requests] == ["ann"] * 3 + ["bob"] * 3 + ["ann"] * 2 + [
+        None
+    ] * 3
+
+
 def test_statistics(executor: LlmApiExecutor) -> None:
     before = executor.stats()
     assert (before.blocks_total, before.block_size, before.groups_done) == (4096, 16, 0)

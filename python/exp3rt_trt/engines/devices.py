@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exp3rt_trt import _core
-from exp3rt_trt.errors import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TARGETS = ("cpu",)
 CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -96,21 +94,6 @@ def gpu_devices() -> list[GpuDevice]:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
     return devices
-
-
-def check_target(target: str) -> None:
-    """Refuses a kind of device that this version cannot build for.
-
-    Args:
-        target: "cpu".
-
-    Raises:
-        BuildError: Another target; the message says which devices there are.
-    """
-    if target in TARGETS:
-        return
-    found = ", ".join(str(device) for device in [cpu_device(), *gpu_devices()])
-    raise BuildError(f"target {target!r}: this version builds for cpu only; devices found: {found}")
 
 
 def _describe(index: int, driver: str) -> list[GpuDevice]:

@@ -52,7 +52,6 @@ class LlmApiOptions:
         max_seq_len: tokens of a sequence.
         tokens_per_block: of the KV cache.
         kv_memory_fraction: of the GPU's memory beside the weights.
-        cache_salt: separates the cached prefixes of tenants that share a GPU's worker; None for one tenant.
     """
 
     checkpoint: Path
@@ -64,13 +63,11 @@ class LlmApiOptions:
     max_seq_len: int = 2048
     tokens_per_block: int = 32
     kv_memory_fraction: float = 0.85
-    cache_salt: str | None = None
 
 
 def worker_settings(options: LlmApiOptions) -> dict[str, Any]:
     """Make the first line that the worker reads."""
     names = ["kv_dtype", "max_batch_size", "max_seq_len", "tokens_per_block", "kv_memory_fraction"]
-    names += ["cache_salt"]
     return {
         "checkpoint": str(options.checkpoint),
         "dtype": DTYPES[options.dtype],
@@ -133,6 +130,7 @@ class LlmApiExecutor:
             "max_reasoning_tokens": group.max_reasoning_tokens,
             "end_tokens": group.end_tokens,
             "timeout_s": group.timeout_s,
+            "cache_salt": group.cache_salt,
         }
         with self._lock:
             if self._end is not None:

@@ -29,6 +29,7 @@ class GroupRequest:
     max_reasoning_tokens: int
     end_tokens: list[int]
     timeout_s: float
+    cache_salt: str
 
     @property
     def shared(self) -> list[int]:
@@ -105,14 +106,12 @@ class GroupRunner:
     Args:
         llm: tensorrt_llm.LLM.
         api: the module tensorrt_llm.
-        cache_salt: separates the cached prefixes of tenants; None for no salt.
     """
 
-    def __init__(self, llm: Any, api: Any, cache_salt: str | None) -> None:  # noqa: ANN401
+    def __init__(self, llm: Any, api: Any) -> None:  # noqa: ANN401
         self._llm = llm
         self._api = api
-        self._salt = {"cache_salt": cache_salt} if cache_salt is not None else {}
-        self._warm: OrderedDict[tuple[int, ...], asyncio.Task[Any]] = OrderedDict()
+        self._warm: OrderedDict[tuple[str, tuple[int, ...]], asyncio.Task[Any]] = OrderedDict()
         self.counts = Counts()
 
     async def run(self, group: GroupRequest, candidates: list[Candidate]) -> None:
@@ -138,13 +137,14 @@ class GroupRunner:
 
     async def _warm_up(self, group: GroupRequest) -> None:
         """Have the prefix computed, unless it was lately; groups that share it wait for one request."""
-        key = tuple(group.shared)
-        if not key:
+        tokens = group.shared
+        if not tokens:
             return
+        key = group.cache_salt, tuple(tokens)
         task = self._warm.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             # One token more, because the block of a prompt's last token is not kept.
-            prompt, sampling = [*key, key[-1]], self._sampling(max_tokens=1)
+            prompt, sampling = [*tokens, tokens[-1]], self._sampling(max_tokens=1)
             task = asyncio.ensure_future(self._request(prompt, sampling, group, generates=False))
             self._warm[key] = task
         self._warm.move_to_end(key)
@@ -206,7 +206,10 @@ class GroupRunner:
     ) -> list[int]:
         retention = self._retention(group)
         output = self._llm.generate_async(
-            prompt, sampling_params=sampling, kv_cache_retention_config=retention, **self._salt
+            prompt,
+            sampling_params=sampling,
+            kv_cache_retention_config=retention,
+            cache_salt=group.cache_salt or None,
         )
         try:
             await output.aresult()

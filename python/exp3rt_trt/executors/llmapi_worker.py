@@ -51,7 +51,7 @@ class Worker:
     async def run(self, lines: asyncio.StreamReader) -> None:
         """Load the model, say so, and serve until the lines end or one says so."""
         llm = self._load()
-        self._runner = GroupRunner(llm, self._api, self._settings["cache_salt"])
+        self._runner = GroupRunner(llm, self._api)
         await self._first_step()
         follower = asyncio.ensure_future(self._follow(llm))
         await asyncio.sleep(0)
@@ -91,7 +91,7 @@ class Worker:
 
     async def _first_step(self) -> None:
         """Compute something, because there are no statistics before."""
-        group = GroupRequest([], [[0]], [0], [], 0, [], 0.0)
+        group = GroupRequest([], [[0]], [0], [], 0, [], 0.0, "")
         candidates = [Candidate()]
         await self._runner.run(group, candidates)
 
