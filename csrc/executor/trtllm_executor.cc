@@ -62,7 +62,7 @@ class LabelTap {
         if (clients[i]) copy(logits[i], stream, *clients[i]);
       } catch (const std::exception&) {
         const std::lock_guard lock(mutex_);
-        wanted_[*clients[i]].pieces.clear();
+        if (const auto found = wanted_.find(*clients[i]); found != wanted_.end()) found->second.pieces.clear();
       }
     }
   }
