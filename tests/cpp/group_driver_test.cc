@@ -344,6 +344,20 @@ TEST_CASE("group driver: a warm-up outlives its group, for those who wait for it
   CHECK(f.engine->cancelled().empty());
 }
 
+TEST_CASE("group driver: what a cancelled group's warm-up computed is found by the next group") {
+  Fixture f;
+  f.engine->hold();
+  Executor::Id id = 0;
+  auto cancelled = f.submit(make_group(2), &id);
+  REQUIRE(f.engine->has_requests(1));
+  f.driver->cancel(id);
+  Fixture::get(cancelled);
+  f.engine->release_all();
+  while (f.driver->stats().prompt_tokens_computed == 0) std::this_thread::yield();
+  f.run(make_group(2));
+  CHECK(f.engine->requests().size() == 1 + 2);
+}
+
 TEST_CASE("group driver: candidates without a result by the deadline are expired") {
   Fixture f;
   f.engine->hold();
