@@ -23,8 +23,9 @@ def generate() -> str:
         if run.returncode != 0:
             sys.exit(f"pybind11-stubgen failed:\n{run.stdout}{run.stderr}")
         stub = Path(folder, *MODULE.split(".")).with_suffix(".pyi").read_text(encoding="utf-8")
-    # The version's value would go out of date with every release.
-    return HEADER + re.sub(r"^__version__: str = .*", "__version__: str", stub, flags=re.MULTILINE)
+    # The version's value would go out of date with every release, and the other one depends on the build.
+    changing = r"^(__version__: str|built_with_tensorrt_llm: bool) = .*"
+    return HEADER + re.sub(changing, r"\1", stub, flags=re.MULTILINE)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ void bind_stats(py::module_& module) {
       .def_readonly("blocks_free", &ExecutorStats::blocks_free)
       .def_readonly("blocks_cached", &ExecutorStats::blocks_cached)
       .def_readonly("blocks_in_use", &ExecutorStats::blocks_in_use)
-      .def_readonly_static("block_size", &kBlockTokens)
+      .def_readonly("block_size", &ExecutorStats::block_size)
       .def_readonly("queue_s", &ExecutorStats::queue_s)
       .def_readonly("compute_s", &ExecutorStats::compute_s);
 }

@@ -28,4 +28,8 @@ struct RerankGroup {
   bool generates_only() const { return label_tokens.empty(); }
 };
 
+// Both throw std::invalid_argument, naming the part.
+void check_fields(const RerankGroup& group);                                   // what holds for every executor
+void check_tokens(const RerankGroup& group, int vocab_size, int max_context);  // of the engine's model
+
 }  // namespace exp3rt

@@ -59,7 +59,8 @@ void CpuExecutor::close() {
 }
 
 Executor::Id CpuExecutor::submit(RerankGroup request, OnDone on_done) {
-  check(request);
+  scheduler_.check(request);
+  check_tokens(request, config_.vocab_size, config_.max_context);
   auto group = std::make_unique<GroupState>();
   group->request = std::move(request);
   group->on_done = std::move(on_done);
@@ -73,32 +74,6 @@ Executor::Id CpuExecutor::submit(RerankGroup request, OnDone on_done) {
   }
   wake_.notify_all();
   return id;
-}
-
-void CpuExecutor::check(const RerankGroup& group) const {
-  scheduler_.check(group);
-  const auto check_tokens = [this](const TokenIds& tokens, const char* where) {
-    for (const TokenId token : tokens) {
-      if (token >= 0 && token < config_.vocab_size) continue;
-      throw std::invalid_argument(std::string("rerank group: token ") + std::to_string(token) + " in " + where +
-                                  " is outside the vocabulary of " + std::to_string(config_.vocab_size));
-    }
-  };
-  std::size_t prefix = 0;
-  for (const TokenIds& segment : group.prefix) {
-    check_tokens(segment, "prefix");
-    prefix += segment.size();
-  }
-  check_tokens(group.answer_tokens, "answer_tokens");
-  check_tokens(group.label_tokens, "label_tokens");
-  for (std::size_t i = 0; i < group.suffixes.size(); ++i) {
-    check_tokens(group.suffixes[i], "suffixes");
-    const std::size_t total = prefix + static_cast<std::size_t>(max_own_tokens(group, group.suffixes[i]));
-    if (total <= static_cast<std::size_t>(config_.max_context)) continue;
-    throw std::invalid_argument("rerank group: suffix " + std::to_string(i) + " makes " + std::to_string(total) +
-                                " tokens with its prefix, reasoning and answer; the limit is " +
-                                std::to_string(config_.max_context));
-  }
 }
 
 void CpuExecutor::cancel(Id id) {

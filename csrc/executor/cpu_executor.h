@@ -40,7 +40,6 @@ class CpuExecutor final : public Executor {
   int num_threads() const { return num_threads_; }
 
  private:
-  void check(const RerankGroup& group) const;
   void loop();
   void take_inbox();
   void step();

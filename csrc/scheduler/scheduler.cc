@@ -22,8 +22,6 @@ int num_blocks(std::size_t tokens) {
   return static_cast<int>(ceil_div(static_cast<std::int64_t>(tokens), kBlockTokens));
 }
 
-[[noreturn]] void reject(const std::string& what) { throw std::invalid_argument("rerank group: " + what); }
-
 }  // namespace
 
 Scheduler::Scheduler(BlockPool& pool, PrefixCache& cache, int max_batch_tokens)
@@ -32,24 +30,16 @@ Scheduler::Scheduler(BlockPool& pool, PrefixCache& cache, int max_batch_tokens)
 }
 
 void Scheduler::check(const RerankGroup& request) const {
-  if (request.suffixes.empty()) reject("suffixes is empty");
-  if (request.max_reasoning_tokens < 0) reject("max_reasoning_tokens is negative");
-  if (request.generates_only()) {
-    if (!request.answer_tokens.empty()) reject("label_tokens is empty, but answer_tokens is not");
-    if (request.max_reasoning_tokens == 0) reject("label_tokens is empty, and max_reasoning_tokens is 0");
-  } else if (request.max_reasoning_tokens > 0 && request.answer_tokens.empty()) {
-    reject("answer_tokens is empty, and reasoning needs an answer");
-  }
+  check_fields(request);
   int prefix_blocks = 0;
   for (const TokenIds& segment : request.prefix) prefix_blocks += num_blocks(segment.size());
   for (std::size_t i = 0; i < request.suffixes.size(); ++i) {
     const TokenIds& suffix = request.suffixes[i];
-    if (suffix.empty()) reject("suffix " + std::to_string(i) + " is empty");
     const int needed = prefix_blocks + num_blocks(static_cast<std::size_t>(max_own_tokens(request, suffix)));
     if (needed > pool_.num_total()) {
-      reject("suffix " + std::to_string(i) + " needs " + std::to_string(needed) +
-             " KV blocks with its prefix, the pool has " + std::to_string(pool_.num_total()) +
-             "; give it a larger KV cache");
+      throw std::invalid_argument("rerank group: suffix " + std::to_string(i) + " needs " + std::to_string(needed) +
+                                  " KV blocks with its prefix, the pool has " + std::to_string(pool_.num_total()) +
+                                  "; give it a larger KV cache");
     }
   }
 }

@@ -7,7 +7,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['CandidateResult', 'CpuExecutor', 'ExecutorOptions', 'ExecutorStats', 'GroupResult', 'ModelConfig', 'RerankGroup', 'TensorEntry', 'cpu_isa', 'isa_at_least', 'pack_matrix', 'pack_matrix_int8', 'to_bf16']
+__all__: list[str] = ['CandidateResult', 'CpuExecutor', 'ExecutorOptions', 'ExecutorStats', 'GroupResult', 'ModelConfig', 'RerankGroup', 'TensorEntry', 'built_with_tensorrt_llm', 'cpu_isa', 'isa_at_least', 'pack_matrix', 'pack_matrix_int8', 'to_bf16']
 class RerankGroup:
     """
     One user's prefix (token ids by segment) and the candidates' suffixes.
@@ -179,3 +179,4 @@ def to_bf16(x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> numpy
     Rounds float32 to bfloat16, to nearest even; as uint16, same shape.
     """
 __version__: str
+built_with_tensorrt_llm: bool

@@ -60,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate's prompt must fit into: tokens of context, and blocks of the KV cache."""
+    """What a candidate's prompt must fit into: tokens of context, and blocks of the KV cache (0: not known)."""
 
     max_context: int
     blocks: int
@@ -80,7 +80,7 @@ class Limits:
         if shared + own > self.max_context:
             return f"{shared + own} tokens ({parts}) are over the context limit of {self.max_context}"
         blocks = sum(-(-len(segment) // self.block_size) for segment in prefix) - (-own // self.block_size)
-        if blocks > self.blocks:
+        if self.blocks and blocks > self.blocks:
             return (
                 f"{blocks} KV blocks ({parts} tokens) are over the cache's {self.blocks}; raise kv_cache_mib"
             )
