@@ -75,7 +75,9 @@ class ExecutorStats:
     """
     Counts since the executor was made; blocks as of now.
     """
-    block_size: typing.ClassVar[int] = 64
+    @property
+    def block_size(self) -> int:
+        ...
     @property
     def blocks_cached(self) -> int:
         ...
