@@ -36,8 +36,8 @@ struct ExecutorStats {
   std::int64_t blocks_cached = 0;
   std::int64_t blocks_in_use = 0;
   std::int64_t block_size = kBlockTokens;  // in tokens
-  double queue_s = 0;    // summed over groups
-  double compute_s = 0;  // time spent in steps
+  double queue_s = 0;                      // summed over groups
+  double compute_s = 0;                    // time spent in steps
 };
 
 }  // namespace exp3rt

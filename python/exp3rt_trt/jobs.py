@@ -60,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate's prompt must fit into: tokens of context, and blocks of the KV cache (0: not known)."""
+    """What a candidate's prompt must fit into: tokens of context, blocks of the KV cache (0: not known)."""
 
     max_context: int
     blocks: int
