@@ -10,6 +10,7 @@ import typer
 
 from exp3rt_trt.cli.options import CacheOption, Dtype, EngineOption, Mode, RankingMode, Scale, ThreadsOption
 from exp3rt_trt.cli.profile_commands import profile_app
+from exp3rt_trt.cli.serve_commands import serve
 from exp3rt_trt.cli.student_commands import annotate, calibrate, distill, evaluate
 from exp3rt_trt.errors import Exp3rtError
 
@@ -20,7 +21,7 @@ app = typer.Typer(
     help="Rerank a user's candidate items with a distilled student LLM.",
 )
 app.add_typer(profile_app, name="profile")
-for command in (annotate, distill, calibrate, evaluate):
+for command in (annotate, distill, calibrate, evaluate, serve):
     app.command()(command)
 
 
