@@ -11,6 +11,7 @@ import typer
 from exp3rt_trt.cli.machine_commands import doctor, plan
 from exp3rt_trt.cli.options import CacheOption, Dtype, EngineOption, Mode, RankingMode, Scale, ThreadsOption
 from exp3rt_trt.cli.profile_commands import profile_app
+from exp3rt_trt.cli.serve_commands import serve
 from exp3rt_trt.cli.student_commands import annotate, calibrate, distill, evaluate
 from exp3rt_trt.errors import Exp3rtError
 
@@ -21,7 +22,7 @@ app = typer.Typer(
     help="Rerank a user's candidate items with a distilled student LLM.",
 )
 app.add_typer(profile_app, name="profile")
-for command in (annotate, distill, calibrate, evaluate, plan, doctor):
+for command in (annotate, distill, calibrate, evaluate, plan, doctor, serve):
     app.command()(command)
 
 

@@ -1,0 +1,1 @@
+"""A Reranker behind HTTP; needs the extra `serve`."""
