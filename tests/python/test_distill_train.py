@@ -226,15 +226,15 @@ def test_a_text_trains_its_answer_alone(recipe: Recipe) -> None:
 def test_rationales_have_their_own_scale_and_passes(recipe: Recipe) -> None:
     path = Path(recipe.base)
     five = Encoder(path, RatingScale.one_to_five())
-    twice = replace(recipe, data=replace(recipe.data, text_passes=2))
+    twice = replace(recipe, data=replace(recipe.data, text_passes=30))
     rated = Path(recipe.data.ratings[0]).read_text().splitlines()[0]
     Path(recipe.data.texts[0]).write_text(
         json.dumps({**json.loads(rated), "score": "4", "rationale": "Calm."})
     )
     made = make_examples(twice, Encoder(path, TEN), five)
     texts = [example["text"] for example in made.train if "text" in example]
-    assert len(texts) == 2
-    for text in texts:
+    assert len(texts) == 30
+    for text in texts[:2]:
         assert five.decode(text["input_ids"]).rstrip().endswith("Predicted User Rating: 4")
         assert "from 1 to 5" in five.decode(text["input_ids"])
 
@@ -284,10 +284,12 @@ def test_a_recipe_becomes_an_engine_and_goes_on_where_it_was(
     from transformers import AutoModelForCausalLM
 
     steps: list[int] = []
+    seen: set[str] = set()
     loss = StudentTrainer.compute_loss
 
     def stopping(self: StudentTrainer, *args: Any, **kwargs: Any) -> Any:
         steps.append(self.state.global_step)
+        seen.update(args[1])
         if len(steps) == 6:
             raise KeyboardInterrupt
         return loss(self, *args, **kwargs)
@@ -298,6 +300,7 @@ def test_a_recipe_becomes_an_engine_and_goes_on_where_it_was(
     stopped_at = steps[-1]
     made = distill(recipe)
     assert stopped_at > 0
+    assert {"groups", "texts"} <= seen
     assert steps[6] in range(1, stopped_at + 1)
     trained = len(steps)
     assert distill(recipe) == made

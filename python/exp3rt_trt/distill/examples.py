@@ -51,10 +51,10 @@ def make_examples(recipe: Recipe, encoder: Encoder, text_encoder: Encoder) -> Ex
         _group(only_averages(fit, random, ITEMS_PER_INVENTED_USER), encoder) for _ in range(numbers)
     ]
     texts, left_out = _texts(recipe, text_encoder, random)
-    length = train.steps * train.users_per_step
+    length, total = train.steps * train.users_per_step, len(texts)
     users = _passes([by_user(split.train) for split in splits], random)
     for place in range(length):
-        due = len(texts) * (place + 1) // length - len(texts) * place // length
+        due = total * (place + 1) // length - total * place // length
         examples += [{"text": texts.pop()} for _ in range(due)]
         done = place / length
         keep = train.least_kept + (1 - train.least_kept) * done

@@ -45,7 +45,6 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
         InvalidInputError: a faulty recipe or row.
     """
     try:
-        import datasets  # noqa: PLC0415
         import torch  # noqa: PLC0415
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # noqa: PLC0415
 
@@ -65,8 +64,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
     trainer = StudentTrainer(
         model=model,
         args=_arguments(recipe, out, examples.train),
-        train_dataset=datasets.Dataset.from_list(examples.train),
-        eval_dataset=datasets.Dataset.from_list(examples.validation),
+        train_dataset=_dataset(examples.train),
+        eval_dataset=_dataset(examples.validation),
         processing_class=tokenizer,
         data_collator=MixedCollator(DataCollatorForLanguageModeling(tokenizer.pad_token_id or 0)),
         callbacks=_early_stopping(recipe),
@@ -83,6 +82,13 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
         "texts_left_out": examples.texts_left_out,
         "steps": trainer.state.global_step,
     }
+
+
+def _dataset(examples: list[Example]) -> Any:  # noqa: ANN401  (datasets is untyped)
+    """Give every example both fields, because a Dataset has only those of its first row."""
+    import datasets  # noqa: PLC0415
+
+    return datasets.Dataset.from_list([{"group": None, "text": None, **example} for example in examples])
 
 
 def _arguments(recipe: Recipe, out: Path, examples: list[Example]) -> Any:  # noqa: ANN401  (TRL is untyped)
