@@ -13,6 +13,7 @@ struct CandidateResult {
   Status status = Status::kOk;
   std::vector<float> label_logits;  // [label_tokens]; empty unless ok, and if there are none
   TokenIds reasoning_tokens;
+  ItemKvPtr item_kv;  // of a group that only encodes items
 };
 
 struct GroupResult {
@@ -28,6 +29,9 @@ struct ExecutorStats {
   std::int64_t generated_tokens = 0;
   std::int64_t draft_tokens = 0;  // guesses of the next tokens that were computed along
   std::int64_t draft_tokens_accepted = 0;
+  std::int64_t items_computed = 0;   // item segments that went through the model
+  std::int64_t items_in_memory = 0;  // found computed, or being computed
+  std::int64_t items_stored = 0;     // came with their keys and values, from a catalogue
   std::int64_t candidates_done = 0;
   std::int64_t groups_done = 0;
   std::int64_t steps = 0;

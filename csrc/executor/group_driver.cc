@@ -70,6 +70,7 @@ Executor::Id GroupDriver::submit(RerankGroup request, OnDone on_done) {
 
 void GroupDriver::check(const RerankGroup& group) const {
   check_fields(group);
+  if (!group.items.empty()) throw std::invalid_argument("rerank group: items need the CPU's executor");
   check_tokens(group, options_.vocab_size, options_.max_context - 1);
   const std::int64_t total = stats().blocks_total;
   if (total == 0) return;

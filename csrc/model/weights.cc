@@ -1,13 +1,6 @@
 #include "model/weights.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <iterator>
 #include <numeric>
 #include <stdexcept>
@@ -34,20 +27,9 @@ const char* text(DataType dtype) {
 
 }  // namespace
 
-Weights::Weights(const std::string& path, const std::vector<TensorEntry>& tensors) : path_(path) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) throw std::runtime_error(path + ": " + std::strerror(errno));
-  struct stat info{};
-  ::fstat(file, &info);
-  size_ = static_cast<std::size_t>(info.st_size);
-  void* mapped = size_ ? ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
-  ::close(file);
-  if (mapped == MAP_FAILED) throw std::runtime_error(path + ": cannot be mapped into memory");
-  data_ = static_cast<std::byte*>(mapped);
+Weights::Weights(const std::string& path, const std::vector<TensorEntry>& tensors) : path_(path), file_(path) {
   for (const TensorEntry& tensor : tensors) tensors_.emplace(tensor.name, tensor);
 }
-
-Weights::~Weights() { ::munmap(data_, size_); }
 
 const std::byte* Weights::find(const std::string& name, DataType dtype, const std::vector<std::int64_t>& shape) const {
   const auto found = tensors_.find(name);
@@ -59,10 +41,10 @@ const std::byte* Weights::find(const std::string& name, DataType dtype, const st
   }
   const auto count = std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
   const std::size_t bytes = static_cast<std::size_t>(count) * size_of(dtype);
-  if (tensor.num_bytes != bytes || tensor.offset > size_ || bytes > size_ - tensor.offset) {
+  if (tensor.num_bytes != bytes || tensor.offset > file_.size() || bytes > file_.size() - tensor.offset) {
     throw std::runtime_error(path_ + ": tensor " + name + " lies outside the file; the file is truncated or damaged");
   }
-  return data_ + tensor.offset;
+  return file_.data() + tensor.offset;
 }
 
 PackedMatrix Weights::matrix(const std::string& name, std::int64_t n, std::int64_t k, DataType dtype) {

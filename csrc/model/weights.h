@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/mapped_file.h"
 #include "core/types.h"
 #include "ops/packed_matrix.h"
 
@@ -19,12 +20,10 @@ struct TensorEntry {
   std::size_t num_bytes;
 };
 
-// The weights file, memory-mapped: pages are read when they are first used, and shared between processes.
-// Views stay valid as long as this lives. Every mismatch throws std::runtime_error naming the file and the tensor.
+// The weights file, memory-mapped. Views stay valid as long as this lives. Every mismatch throws std::runtime_error naming the file and the tensor.
 class Weights {
  public:
   Weights(const std::string& path, const std::vector<TensorEntry>& tensors);
-  ~Weights();
   Weights(const Weights&) = delete;
   Weights& operator=(const Weights&) = delete;
 
@@ -39,9 +38,8 @@ class Weights {
   const std::byte* find(const std::string& name, DataType dtype, const std::vector<std::int64_t>& shape) const;
 
   std::string path_;
+  MappedFile file_;
   std::map<std::string, TensorEntry> tensors_;
-  std::byte* data_ = nullptr;
-  std::size_t size_ = 0;
   std::vector<std::vector<float>> widened_;
   std::vector<std::vector<std::int32_t>> offsets_;
 };

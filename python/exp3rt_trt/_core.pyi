@@ -7,12 +7,35 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['CandidateResult', 'CpuExecutor', 'ExecutorOptions', 'ExecutorStats', 'GroupResult', 'ModelConfig', 'RerankGroup', 'TensorEntry', 'built_with_tensorrt_llm', 'cpu_isa', 'isa_at_least', 'pack_matrix', 'pack_matrix_int8', 'to_bf16']
+__all__: list[str] = ['CandidateResult', 'CpuExecutor', 'ExecutorOptions', 'ExecutorStats', 'GroupResult', 'ItemKv', 'MappedFile', 'ModelConfig', 'RerankGroup', 'TensorEntry', 'built_with_tensorrt_llm', 'cpu_isa', 'isa_at_least', 'pack_matrix', 'pack_matrix_int8', 'to_bf16']
+class ItemKv:
+    """
+    The keys and values of one item segment, a read-only buffer of bytes. Those of a catalogue lie in its file.
+    """
+    @property
+    def num_bytes(self) -> int:
+        ...
+    @property
+    def num_tokens(self) -> int:
+        ...
+class MappedFile:
+    """
+    A file mapped into memory, read-only, as long as it is at opening.
+    """
+    def __init__(self, path: str) -> None:
+        ...
+    def item(self, offset: typing.SupportsInt | typing.SupportsIndex, num_bytes: typing.SupportsInt | typing.SupportsIndex, num_tokens: typing.SupportsInt | typing.SupportsIndex) -> ItemKv:
+        """
+        An item's keys and values at an offset; keeps the file mapped. ValueError beyond the file's end.
+        """
+    @property
+    def size(self) -> int:
+        ...
 class RerankGroup:
     """
-    One user's prefix (token ids by segment) and the candidates' suffixes.
+    One user's prefix (token ids by segment) and the candidates' suffixes; in a segmented layout also their items, seen by no user, with their keys and values where these are stored.
     """
-    def __init__(self, *, prefix: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], suffixes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], label_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], answer_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], max_reasoning_tokens: typing.SupportsInt | typing.SupportsIndex = 0, end_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], timeout_s: typing.SupportsFloat | typing.SupportsIndex = 0.0, reuse_suffixes: bool = False, cache_salt: str = '') -> None:
+    def __init__(self, *, prefix: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], suffixes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], label_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], answer_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], max_reasoning_tokens: typing.SupportsInt | typing.SupportsIndex = 0, end_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], timeout_s: typing.SupportsFloat | typing.SupportsIndex = 0.0, reuse_suffixes: bool = False, cache_salt: str = '', items: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]] = [], stored: collections.abc.Sequence[ItemKv] = [], item_position: typing.SupportsInt | typing.SupportsIndex = 0, suffix_position: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         ...
     @property
     def answer_tokens(self) -> list[int]:
@@ -22,6 +45,12 @@ class RerankGroup:
         ...
     @property
     def end_tokens(self) -> list[int]:
+        ...
+    @property
+    def item_position(self) -> int:
+        ...
+    @property
+    def items(self) -> list[list[int]]:
         ...
     @property
     def label_tokens(self) -> list[int]:
@@ -36,6 +65,9 @@ class RerankGroup:
     def reuse_suffixes(self) -> bool:
         ...
     @property
+    def suffix_position(self) -> int:
+        ...
+    @property
     def suffixes(self) -> list[list[int]]:
         ...
     @property
@@ -45,6 +77,11 @@ class CandidateResult:
     """
     What became of one candidate.
     """
+    @property
+    def item_kv(self) -> ItemKv:
+        """
+        Of a group without suffixes: the item's keys and values; None unless the status is ok.
+        """
     @property
     def label_logits(self) -> numpy.typing.NDArray[numpy.float32]:
         """

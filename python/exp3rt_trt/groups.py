@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exp3rt_trt._core import RerankGroup
 from exp3rt_trt.errors import InvalidInputError
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class _Ending:
     """What follows an item in one mode: tokens, and the labels' tokens behind the answer."""
 
-    opening: TokenIds
-    answer: TokenIds
+    closing: TokenIds  # the end of the user's turn, of a segmented student's item
+    opening: TokenIds  # what the student goes on from
+    answer: TokenIds  # forced behind a reasoning
     labels: tuple[int, ...]
     max_reasoning_tokens: int
 
@@ -63,6 +64,8 @@ class GroupBuilder:
         start = [] if chat.before_system else tokenizer.start_tokens()
         instructions = template.instructions_segment(scale, chat)
         self._instructions = start + tokenizer.encode_segment(instructions, after=start)
+        # What follows a text depends only on whether a special token ends it.
+        self._anything = tokenizer.encode_segment((Piece("x"),))
         self._endings: dict[Mode, _Ending] = {
             "score": self._ending(chat, "score", 0),
             "reason": self._ending(chat, "reason", max_reasoning_tokens),
@@ -93,16 +96,22 @@ class GroupBuilder:
         prefix = [self._instructions, self._tokenizer.encode_segment(segment, after=self._instructions)]
         ending = self._endings[mode]
         suffixes = []
-        for number, suffix in self._suffixes(slots, prefix[1], ending):
-            excess = self._limits.excess(prefix, len(suffix), ending.max_reasoning_tokens, len(ending.answer))
+        segmented = self._limits.layout.segmented
+        items: list[TokenIds] = []
+        for number, item in self._items(slots, ending):
+            suffix = ending.opening if segmented else item + ending.opening
+            excess = self._limits.excess(
+                prefix, len(suffix), ending.max_reasoning_tokens, len(ending.answer), len(item)
+            )
             if excess is None:
                 suffixes.append(suffix)
+                items += [item] if segmented else []
             else:
-                words = f"candidates[{number}] (item_id {slots[number].item_id!r}): {excess}"
-                slots[number] = replace(slots[number], status="too_long", error=words)
+                slots[number] = _too_long(slots[number], number, excess)
         group = RerankGroup(
             prefix=prefix,
             suffixes=suffixes,
+            **self._segments(items),
             label_tokens=ending.labels,
             answer_tokens=ending.answer,
             max_reasoning_tokens=ending.max_reasoning_tokens,
@@ -115,30 +124,70 @@ class GroupBuilder:
             profile.user_id, slots, group if suffixes else None, mode, None if staged else request.top_k
         )
 
-    def _suffixes(
-        self, slots: Sequence[Slot], after: TokenIds, ending: _Ending
-    ) -> list[tuple[int, TokenIds]]:
+    def build_items(self, candidates: object) -> tuple[list[Slot], RerankGroup]:
+        """Check and tokenize items for a segmented student, to be computed without any user.
+
+        Args:
+            candidates: an iterable, see `inputs.as_item`.
+
+        Returns:
+            A slot for each, faulty ones with a status and an error; a group of the items of the others.
+
+        Raises:
+            InvalidInputError: for a fault of the list as a whole.
+        """
+        slots = make_slots(as_candidates(candidates))
+        items = []
+        for number, item in self._items(slots, self._endings["score"]):
+            excess = self._limits.excess([self._instructions], 0, 0, 0, len(item))
+            if excess is None:
+                items.append(item)
+            else:
+                slots[number] = _too_long(slots[number], number, excess)
+        segments = self._segments(items)
+        return slots, RerankGroup(
+            prefix=[self._instructions], suffixes=[], label_tokens=[], answer_tokens=[], **segments
+        )
+
+    def _segments(self, items: list[TokenIds]) -> dict[str, Any]:
+        """Return a group's fields for items that are segments of their own; none for a causal student."""
+        layout = self._limits.layout
+        if not layout.segmented:
+            return {}
+        return {
+            "items": items,
+            "item_position": layout.item_position,
+            "suffix_position": layout.answer_position,
+        }
+
+    def _items(self, slots: Sequence[Slot], ending: _Ending) -> list[tuple[int, TokenIds]]:
         numbers, texts = [], []
         for number, slot in enumerate(slots):
             if slot.item is not None and slot.status == "ok":
                 (piece,) = self._template.item_segment(slot.item, self._scale)
                 numbers.append(number)
                 texts.append(piece.text)
-        encoded = self._tokenizer.encode_texts(texts, after=after)
-        return [(number, tokens + ending.opening) for number, tokens in zip(numbers, encoded, strict=True)]
+        encoded = self._tokenizer.encode_texts(texts, after=self._anything)
+        return [(number, tokens + ending.closing) for number, tokens in zip(numbers, encoded, strict=True)]
 
     def _ending(self, chat: Chat, mode: Mode, max_reasoning_tokens: int) -> _Ending:
         encode = self._tokenizer.encode_segment
-        item = encode((Piece("x"),))  # any: what follows depends only on whether a special token precedes it
-        opening = encode(self._template.opening_segment(chat, mode), after=item)
+        segmented = self._limits.layout.segmented
+        segment = self._template.opening_segment(chat, mode)
+        closing = encode(segment[:1], after=self._anything) if segmented else []
+        opening = encode(segment[1:] if segmented else segment, after=closing or self._anything)
+        before = opening or closing or self._anything
         text = self._template.answer(mode)
-        answer = encode((Piece(text),), after=opening or item)
-        return _Ending(
-            opening,
-            answer,
-            self._tokenizer.label_tokens(self._scale, text, opening or item),
-            max_reasoning_tokens,
-        )
+        answer = encode((Piece(text),), after=before)
+        labels = self._tokenizer.label_tokens(self._scale, text, before)
+        if segmented and not opening:  # the label is read right behind the item
+            opening, answer = answer, []
+        return _Ending(closing, opening, answer, labels, max_reasoning_tokens)
+
+
+def _too_long(slot: Slot, number: int, excess: str) -> Slot:
+    words = f"candidates[{number}] (item_id {slot.item_id!r}): {excess}"
+    return replace(slot, status="too_long", error=words)
 
 
 @dataclass(frozen=True)

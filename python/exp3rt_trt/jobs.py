@@ -9,6 +9,7 @@ from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.inputs import as_item, item_id_or_none
 from exp3rt_trt.rating import expected_rating, label_probabilities
 from exp3rt_trt.results import RankedItem, RankedResults, beyond_top, order_by_rating
+from exp3rt_trt.segments import CAUSAL, SegmentLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,13 +61,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate's prompt must fit into: tokens of context, blocks of the KV cache (0: not known)."""
+    """What a candidate's prompt must fit into: tokens of context, blocks of the KV cache (0: not known).
+
+    In a segmented layout, also the room between the segments' positions.
+    """
 
     max_context: int
     blocks: int
     block_size: int
+    layout: SegmentLayout = CAUSAL
 
-    def excess(self, prefix: Sequence[TokenIds], suffix: int, reasoning: int, answer: int) -> str | None:
+    def excess(
+        self, prefix: Sequence[TokenIds], suffix: int, reasoning: int, answer: int, item: int = 0
+    ) -> str | None:
         """Return in which way a prompt is too long, or None if it fits.
 
         Args:
@@ -74,8 +81,11 @@ class Limits:
             suffix: number of tokens of the candidate.
             reasoning: most tokens that the student may write.
             answer: number of tokens of the forced answer.
+            item: number of tokens of the candidate's item, where that is a segment of its own.
         """
         shared, own = sum(map(len, prefix)), suffix + reasoning + answer
+        if self.layout.segmented:
+            return self._misplaced(shared, item, own)
         parts = f"prefix {shared}, suffix {suffix}, reasoning {reasoning}, answer {answer}"
         if shared + own > self.max_context:
             return f"{shared + own} tokens ({parts}) are over the context limit of {self.max_context}"
@@ -84,6 +94,20 @@ class Limits:
             return (
                 f"{blocks} KV blocks ({parts} tokens) are over the cache's {self.blocks}; raise kv_cache_mib"
             )
+        return None
+
+    def _misplaced(self, shared: int, item: int, own: int) -> str | None:
+        layout = self.layout
+        for what, first, tokens, end in (
+            ("instructions and user", 0, shared, layout.item_position),
+            ("the item", layout.item_position, item, layout.answer_position),
+            ("the answer", layout.answer_position, own, self.max_context),
+        ):
+            if first + tokens > end:
+                return (
+                    f"{what}: {tokens} tokens from position {first} on, over the limit of {end - first}: the "
+                    f"student reads what follows from position {end} on"
+                )
         return None
 
 

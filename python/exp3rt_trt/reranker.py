@@ -83,7 +83,7 @@ class Reranker:
         self._tokenizer = PromptTokenizer(engine.tokenizer_path)
         self._runtime = Runtime(engine, threads, kv_cache_mib, max_batch_tokens)
         stats = self._runtime.stats()
-        limits = Limits(manifest.model.max_context, stats.blocks_total, stats.block_size)
+        limits = Limits(manifest.model.max_context, stats.blocks_total, stats.block_size, manifest.layout)
         self._raw_groups = RawGroupBuilder(self._tokenizer, scale=self.scale, limits=limits)
         self._groups = GroupBuilder(
             self._tokenizer,

@@ -98,7 +98,7 @@ def test_options_that_cannot_be(engine: Path) -> None:
 
 
 def test_time_limit_and_cancelled_task(engine: Path) -> None:
-    items = [Item(n, "Film", "war " * 300) for n in range(8)]
+    items = [Item(n, "Film", "war " * 300) for n in range(200)]  # far more than a moment's work
 
     async def cancelled() -> None:
         with open_(engine) as reranker:

@@ -9,6 +9,7 @@ from exp3rt_trt import _core
 from exp3rt_trt.engines.adapters import AdaptedCheckpoint
 from exp3rt_trt.engines.sources import open_checkpoint, resolve
 from exp3rt_trt.engines.weights_file import PlannedTensor, write_weights
+from exp3rt_trt.segments import LAYOUT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,8 @@ def save_checkpoint(student: Checkpoint, out: Path) -> None:
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     ends = {"eos_token_id": sorted(set(student.eos_tokens))}
     (out / "generation_config.json").write_text(json.dumps(ends) + "\n", encoding="utf-8")
+    if student.layout.segmented:
+        (out / LAYOUT_FILE).write_text(student.layout.to_json(), encoding="utf-8")
     write_weights(out / "model.safetensors", [_planned(student, name) for name in student.shapes])
 
 

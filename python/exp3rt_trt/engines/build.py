@@ -172,6 +172,7 @@ def _write(
         chat=tokenizer.chat,
         source=Source(source, {file.name: sha256_of(file) for file in checkpoint.files}),
         files=files,
+        layout=checkpoint.layout,
     )
     write_manifest(directory, manifest)
     return manifest

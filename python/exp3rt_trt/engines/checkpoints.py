@@ -11,6 +11,7 @@ import numpy as np
 from exp3rt_trt.engines.hugging_face import load_transformers
 from exp3rt_trt.engines.weights_file import StoredTensor, read_header
 from exp3rt_trt.errors import BuildError
+from exp3rt_trt.segments import CAUSAL, LAYOUT_FILE, read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
+
+    from exp3rt_trt.segments import SegmentLayout
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 INDEX = "model.safetensors.index.json"
@@ -33,6 +36,7 @@ SIDE_FILES = (
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",
+    LAYOUT_FILE,
 )
 
 
@@ -45,6 +49,7 @@ class Checkpoint(ABC):
         files: Every file that the engine depends on.
         shapes: Of all tensors, by name.
         eos_tokens: Tokens that end a text, as the checkpoint's configs say.
+        layout: How the student reads a prompt.
     """
 
     config: Mapping[str, Any]
@@ -52,6 +57,7 @@ class Checkpoint(ABC):
     files: list[Path]
     shapes: Mapping[str, tuple[int, ...]]
     eos_tokens: list[int]
+    layout: SegmentLayout = CAUSAL
 
     @abstractmethod
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
@@ -103,6 +109,7 @@ class DirectoryCheckpoint(Checkpoint):
         self.shapes = {name: tensor.shape for name, (_, tensor) in self._tensors.items()}
         weights = sorted({file for file, _ in self._tensors.values()})
         self.files = [file for name in SIDE_FILES if (file := path / name).exists()] + weights
+        self.layout = read_layout(path)
         self.eos_tokens = _eos_tokens(self.config)
         if (path / "generation_config.json").exists():
             self.eos_tokens += _eos_tokens(read_json(path / "generation_config.json"))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from exp3rt_trt.engines.fields import Fields
 from exp3rt_trt.engines.targets import TOKENIZER, WEIGHTS, LlmApiTarget, Target, TensorRtTarget, read_target
-from exp3rt_trt.errors import EngineError
+from exp3rt_trt.errors import EngineError, InvalidInputError
+from exp3rt_trt.segments import CAUSAL, SegmentLayout, layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +89,7 @@ class Manifest:
     chat: tuple[str, str, str] | None
     source: Source
     files: Mapping[str, FileRecord]
+    layout: SegmentLayout = CAUSAL
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -152,6 +154,7 @@ def _manifest(raw: Fields) -> Manifest:
         chat=_chat(raw),
         source=Source(source.text("model"), {name: hashes.text(name) for name in hashes.raw}),
         files=_files(raw.object("files"), target.needed_files),
+        layout=_layout(raw),
     )
 
 
@@ -199,6 +202,15 @@ def _chat(raw: Fields) -> tuple[str, str, str] | None:
     if not isinstance(chat, list) or len(chat) != 3 or not all(isinstance(text, str) for text in chat):
         raise raw.fail("chat", "null or three texts")
     return (chat[0], chat[1], chat[2])
+
+
+def _layout(raw: Fields) -> SegmentLayout:
+    if "layout" not in raw.raw:  # engines of causal students, before there were others
+        return CAUSAL
+    try:
+        return layout_of(raw.raw["layout"], f"{raw.path}: layout")
+    except InvalidInputError as error:
+        raise EngineError(str(error)) from None
 
 
 def _files(raw: Fields, needed: tuple[str, ...]) -> dict[str, FileRecord]:

@@ -22,6 +22,8 @@ def check_group(group: RerankGroup, vocab_size: int, max_context: int) -> None:
         ValueError: naming the field and the limit.
     """
     reasons = group.max_reasoning_tokens > 0
+    if group.items:
+        raise _refusal("items: segments of their own need the CPU's executor")
     if not group.suffixes:
         raise _refusal("suffixes is empty")
     if group.max_reasoning_tokens < 0:

@@ -81,6 +81,11 @@ def build_for_gpu(
     Raises:
         BuildError: Something is missing here, a command failed, or `out` cannot be written.
     """
+    if checkpoint.layout.segmented:
+        raise BuildError(
+            f"{checkpoint.config_path}: a segmented student: TensorRT-LLM attends causally; "
+            "build it with --target cpu"
+        )
     recipe, version = check_can_build(choice, calibration)
     build = GpuBuild(checkpoint, source, out, recipe, choice.device, calibration)
     before = _state(out)
