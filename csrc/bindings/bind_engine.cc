@@ -30,8 +30,9 @@ ModelConfig make_config(int vocab_size, int hidden_size, int intermediate_size, 
           num_kv_heads, head_dim,    rms_norm_eps,      max_context, parse_data_type(dtype)};
 }
 
-ExecutorOptions make_options(int threads, int max_batch_tokens, std::size_t kv_cache_bytes) {
-  return {threads, max_batch_tokens, kv_cache_bytes};
+ExecutorOptions make_options(int threads, int max_batch_tokens, std::size_t kv_cache_bytes,
+                             std::size_t item_cache_bytes, std::string item_kv_dtype) {
+  return {threads, max_batch_tokens, kv_cache_bytes, item_cache_bytes, std::move(item_kv_dtype)};
 }
 
 }  // namespace
@@ -45,9 +46,12 @@ void bind_engine(py::module_& module) {
                           "Where a tensor lies in the weights file; offset from the file's start.")
       .def(py::init(&make_entry), py::arg("name"), py::arg("dtype"), py::arg("shape"), py::arg("offset"),
            py::arg("num_bytes"));
-  py::class_<ExecutorOptions>(module, "ExecutorOptions", "Threads (0: the process's cores), batch tokens, KV bytes.")
+  py::class_<ExecutorOptions>(module, "ExecutorOptions",
+                              "Threads (0: the process's cores), batch tokens, bytes of the KV and of "
+                              "the item cache; item_kv_dtype int8, or empty for the engine's own.")
       .def(py::init(&make_options), py::kw_only(), py::arg("threads") = 0, py::arg("max_batch_tokens") = 2048,
-           py::arg("kv_cache_bytes") = std::size_t{1} << 30);
+           py::arg("kv_cache_bytes") = std::size_t{1} << 30, py::arg("item_cache_bytes") = std::size_t{1} << 30,
+           py::arg("item_kv_dtype") = "");
 }
 
 }  // namespace exp3rt

@@ -15,6 +15,13 @@ void bind_executor(py::module_& module) {
   cpu.def(py::init<const std::string&, const std::vector<TensorEntry>&, const ModelConfig&, const ExecutorOptions&>(),
           py::arg("weights_path"), py::arg("tensors"), py::arg("config"), py::arg("options"), Released())
       .def_property_readonly("threads", &CpuExecutor::num_threads)
+      .def_property_readonly(
+          "item_format", [](const CpuExecutor& executor) { return executor.item_format().name(); },
+          "How the keys and values of items are kept: those of another format cannot be read.")
+      .def(
+          "item_bytes",
+          [](const CpuExecutor& executor, int num_tokens) { return executor.item_format().num_bytes(num_tokens); },
+          py::arg("num_tokens"))
       .def_property_readonly("isa", [](const CpuExecutor&) { return to_string(cpu_isa()); });
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <vector>
 
@@ -21,7 +22,16 @@ struct BatchSlice {
   int first_own_token;                  // index of the first row among the sequence's own tokens
   std::span<const KeyBlock> context;    // shared, computed in this batch or before
   std::span<const BlockId> own_blocks;  // own token t lies in own_blocks[t / kBlockTokens]
+  const ItemKv* item = nullptr;         // seen behind the context and before the own tokens
   bool decoding = false;                // tokens after the prompt: few rows, each sequence with keys of its own
+};
+
+// The blocks of an item segment that is whole once the batch is computed, and where its keys and values are kept then
+// (ops/item_format.h).
+struct ItemCopy {
+  std::span<const BlockId> blocks;
+  int num_tokens;
+  std::byte* to;
 };
 
 // Where a step must produce something: the label logits, or (no labels) the next greedy token.
@@ -46,6 +56,7 @@ struct Batch {
   std::vector<BatchSlice> slices;
   std::vector<OutputRequest> outputs;  // in order of their rows
   int num_precise_rows = 0;
+  std::vector<ItemCopy> item_copies;
   std::vector<BlockId> fresh_blocks;  // handed out since the last batch; their old contents must not be seen
 
   // The rows that have outputs, as a batch of their own: all that the last layer's attention and MLP must compute.

@@ -5,7 +5,7 @@
 
 namespace exp3rt {
 
-// The keys and values of one item segment, in the form of model/item_format.h: computed here, or mapped from a
+// The keys and values of one item segment, in the form of ops/item_format.h: computed here, or mapped from a
 // catalogue. Whoever holds it keeps the memory alive.
 struct ItemKv {
   std::shared_ptr<const std::byte> data;

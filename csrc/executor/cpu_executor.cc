@@ -26,6 +26,13 @@ int thread_count(int asked) {
   return asked > 0 ? asked : std::max(1, available_cores());
 }
 
+DataType item_dtype(const std::string& name, const ModelConfig& config) {
+  if (name.empty()) return config.table_dtype();
+  const DataType dtype = parse_data_type(name);
+  if (dtype != DataType::kInt8) throw std::invalid_argument("item_kv_dtype must be int8 or empty, not " + name);
+  return dtype;
+}
+
 const ModelConfig& checked(const ModelConfig& config) {
   check(config);
   return config;
@@ -38,12 +45,13 @@ CpuExecutor::CpuExecutor(const std::string& weights_path, const std::vector<Tens
     : num_threads_(thread_count(options.num_threads)),
       config_(checked(config)),
       weights_(weights_path, tensors),
-      model_(weights_, config, num_threads_),
+      model_(weights_, config, num_threads_, item_dtype(options.item_kv_dtype, config)),
       sampler_(weights_, config, num_threads_),
       kv_(config, compute_type(config.table_dtype()), options.kv_cache_bytes),
       pool_(kv_.num_blocks()),
       cache_(pool_),
-      scheduler_(pool_, cache_, options.max_batch_tokens),
+      items_(options.item_cache_bytes, [this](int tokens) { return model_.item_format().num_bytes(tokens); }),
+      scheduler_(pool_, cache_, items_, options.max_batch_tokens),
       stats_(scheduler_.stats()),
       thread_([this] { loop(); }) {}
 

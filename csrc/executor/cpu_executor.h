@@ -9,6 +9,7 @@
 #include "core/model_config.h"
 #include "executor/executor.h"
 #include "kvcache/block_pool.h"
+#include "kvcache/item_cache.h"
 #include "kvcache/prefix_cache.h"
 #include "model/kv_storage.h"
 #include "model/llama.h"
@@ -22,6 +23,8 @@ struct ExecutorOptions {
   int num_threads = 0;          // 0: the cores this process may run on
   int max_batch_tokens = 2048;  // rows of one forward pass
   std::size_t kv_cache_bytes = std::size_t{1} << 30;
+  std::size_t item_cache_bytes = std::size_t{1} << 30;  // items of segmented students; taken as they come
+  std::string item_kv_dtype;                            // "int8", or empty for what the engine computes in
 };
 
 // Runs groups on the CPU: one thread that schedules, batches and computes (with a team of num_threads), fed by an
@@ -38,6 +41,7 @@ class CpuExecutor final : public Executor {
   void close() override;
 
   int num_threads() const { return num_threads_; }
+  const ItemFormat& item_format() const { return model_.item_format(); }
 
  private:
   void loop();
@@ -53,6 +57,7 @@ class CpuExecutor final : public Executor {
   KvStorage kv_;
   BlockPool pool_;
   PrefixCache cache_;
+  ItemCache items_;
   Scheduler scheduler_;  // with all above: of the thread below
   std::vector<float> hidden_;
   std::int64_t steps_ = 0;

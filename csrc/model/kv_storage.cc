@@ -29,7 +29,7 @@ KvStorage::~KvStorage() { ::munmap(data_, size_); }
 
 KvLayer KvStorage::layer(int index) const {
   const std::size_t layer_bytes = block_stride_ * static_cast<std::size_t>(num_blocks_);
-  return {shape_, data_ + static_cast<std::size_t>(index) * layer_bytes, block_stride_};
+  return {shape_, data_ + static_cast<std::size_t>(index) * layer_bytes, block_stride_, index};
 }
 
 void KvStorage::refresh(BlockId block) const {

@@ -4,7 +4,7 @@
 
 #include "core/batch.h"
 #include "core/model_config.h"
-#include "ops/attention.h"
+#include "ops/kv_layer.h"
 
 namespace exp3rt {
 

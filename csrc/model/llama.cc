@@ -18,7 +18,7 @@ std::size_t z(std::int64_t n) { return static_cast<std::size_t>(n); }
 
 }  // namespace
 
-Llama::Llama(Weights& weights, const ModelConfig& config, int num_threads)
+Llama::Llama(Weights& weights, const ModelConfig& config, int num_threads, DataType item_dtype)
     : config_(config),
       num_threads_(num_threads),
       shape_{config.num_heads, config.num_kv_heads, config.head_dim, compute_type(config.table_dtype())},
@@ -26,7 +26,8 @@ Llama::Llama(Weights& weights, const ModelConfig& config, int num_threads)
       final_norm_(weights.vector("final_norm", config.hidden_size)),
       inv_freq_(weights.vector("rope.inv_freq", config.head_dim / 2)),
       layers_(load_layers(weights, config)),
-      attention_(shape_),
+      items_(shape_, config.num_layers, item_dtype == DataType::kInt8 ? item_dtype : shape_.dtype),
+      attention_(shape_, items_),
       workspaces_(z(num_threads)) {
   make_workspaces();
 }
@@ -91,6 +92,15 @@ void Llama::forward(const Batch& batch, const KvStorage& kv, float* hidden) {
   for_panels([&](Panel panel, Team team) {
     finish_layer(layers_[z(last)], panel, team);
     write_hidden(panel, team, hidden);
+  });
+  copy_items(batch, kv);
+}
+
+void Llama::copy_items(const Batch& batch, const KvStorage& kv) const {
+  const auto layers = static_cast<std::int64_t>(config_.num_layers);
+  parallel_for(num_threads_, static_cast<std::int64_t>(batch.item_copies.size()) * layers, [&](std::int64_t i) {
+    const ItemCopy& copy = batch.item_copies[z(i / layers)];
+    items_.store(kv.layer(static_cast<int>(i % layers)), copy.blocks, copy.num_tokens, copy.to);
   });
 }
 

@@ -10,6 +10,7 @@
 #include "model/weights.h"
 #include "ops/aligned_buffer.h"
 #include "ops/attention.h"
+#include "ops/item_format.h"
 #include "ops/linear.h"
 #include "ops/parallel.h"
 
@@ -25,10 +26,12 @@ namespace exp3rt {
 // the rows between products, and the columns of a product, so that each weight is read by one thread only.
 class Llama {
  public:
-  Llama(Weights& weights, const ModelConfig& config, int num_threads);
+  // item_dtype: what items' keys and values are kept in; see ItemFormat.
+  Llama(Weights& weights, const ModelConfig& config, int num_threads, DataType item_dtype);
 
   // hidden: [batch.outputs.size(), hidden_size], the normed last hidden state of the rows asked for.
   void forward(const Batch& batch, const KvStorage& kv, float* hidden);
+  const ItemFormat& item_format() const { return items_; }
 
  private:
   struct Layer {
@@ -68,6 +71,7 @@ class Llama {
   void for_panels(Fn&& fn) const;
   void attend(const std::vector<AttentionTile>& tiles, const KvLayer& kv);
   void keep_outputs(const Batch& batch);
+  void copy_items(const Batch& batch, const KvStorage& kv) const;
   void finish_layer(const Layer& layer, Panel panel, Team team);
   void write_hidden(Panel panel, Team team, float* hidden) const;
   void attention_output(const Layer& layer, Panel panel, Team team);
@@ -93,6 +97,7 @@ class Llama {
   const float* final_norm_;
   const float* inv_freq_;  // [head_dim / 2]
   std::vector<Layer> layers_;
+  ItemFormat items_;
   Attention attention_;
   std::vector<Workspace> workspaces_;  // one per thread; a team works in the first
 

@@ -20,76 +20,19 @@ bool same(std::span<const KeyBlock> a, std::span<const KeyBlock> b) {
   return a.data() == b.data() && a.size() == b.size();
 }
 
-// Where a token's key and value go in packed operands: columns of Kᵀ, whose rows are the dimensions, and a row of V.
-void scatter(const float* key, const float* value, int dim, int slot, float* keys, float* values) {
-  for (int d = 0; d < dim; ++d) {
-    keys[offset_in_panel(DataType::kFloat32, d, slot)] = key[d];
-    values[d / kPanelColumns * panel_size(DataType::kFloat32, kBlockTokens) +
-           offset_in_panel(DataType::kFloat32, slot, d % kPanelColumns)] = value[d];
-  }
-}
-
-// The same in bf16, where two dimensions of a key lie side by side; what rounding the key lost follows as more rows.
-void scatter(const float* key, const float* value, int dim, int slot, bfloat16* keys, bfloat16* values) {
-  thread_local AlignedBuffer buffer;
-  const auto size = static_cast<std::size_t>(dim);
-  auto* rounded = buffer.get<bfloat16>(3 * size);
-  vector_kernels().split_bfloat16(key, dim, rounded, rounded + size);
-  vector_kernels().to_bfloat16(value, dim, rounded + 2 * size);
-  for (int d = 0; d < 2 * dim; d += 2) {
-    std::memcpy(keys + offset_in_panel(DataType::kBFloat16, d, slot), rounded + d, 2 * sizeof(bfloat16));
-  }
-  for (int d = 0; d < dim; ++d) {
-    values[d / kPanelColumns * panel_size(DataType::kBFloat16, kBlockTokens) +
-           offset_in_panel(DataType::kBFloat16, slot, d % kPanelColumns)] =
-        rounded[2 * size + static_cast<std::size_t>(d)];
-  }
-}
-
 }  // namespace
-
-std::size_t KvLayer::key_bytes() const {
-  return static_cast<std::size_t>(panel_size(shape.dtype, shape.score_dim())) * size_of(shape.dtype);
-}
-
-std::size_t KvLayer::value_bytes() const {
-  const auto panels = ceil_div(shape.head_dim, kPanelColumns);
-  return static_cast<std::size_t>(panels * panel_size(shape.dtype, kBlockTokens)) * size_of(shape.dtype);
-}
-
-std::byte* KvLayer::keys(BlockId block, int kv_head) const {
-  const std::size_t head_stride = key_bytes() + value_bytes();
-  return data + static_cast<std::size_t>(block) * block_stride + static_cast<std::size_t>(kv_head) * head_stride;
-}
-
-void KvLayer::store(BlockId block, int slot, int kv_head, const float* key, const float* value) const {
-  const auto scatter_as = [&]<typename T>(T* to_keys) {
-    scatter(key, value, shape.head_dim, slot, to_keys, reinterpret_cast<T*>(values(block, kv_head)));
-  };
-  if (shape.dtype == DataType::kFloat32) {
-    scatter_as(reinterpret_cast<float*>(keys(block, kv_head)));
-  } else {
-    scatter_as(reinterpret_cast<bfloat16*>(keys(block, kv_head)));
-  }
-}
-
-void AttentionShape::store_query(const float* query, std::byte* out) const {
-  const std::size_t bytes = static_cast<std::size_t>(head_dim) * size_of(dtype);
-  exp3rt::store(dtype, query, head_dim, out);
-  if (score_dim() > head_dim) std::copy_n(out, bytes, out + bytes);
-}
 
 // Of one tile and key head; one per thread, reused.
 struct Attention::State {
-  AlignedBuffer scores_buffer, weights_buffer, part_buffer, sum_buffer;
+  AlignedBuffer scores_buffer, weights_buffer, part_buffer, sum_buffer, item_buffer;
   const std::byte* queries = nullptr;
   std::array<float, kTileRows> max;
   std::array<float, kTileRows> weight;  // sum of the softmax weights
   float* sum = nullptr;                 // [rows, sum_width], weighted values
 };
 
-Attention::Attention(AttentionShape shape, bool by_products)
-    : shape_(shape), by_products_(by_products), kernel_(attention_kernel(shape.dtype)) {}
+Attention::Attention(AttentionShape shape, ItemFormat items, bool by_products)
+    : shape_(shape), by_products_(by_products), kernel_(attention_kernel(shape.dtype)), items_(std::move(items)) {}
 
 std::vector<AttentionTile> Attention::tiles(const Batch& batch, int num_threads) const {
   const int share = batch.num_rows() * shape_.num_kv_heads / (kTilesPerThread * num_threads);
@@ -131,8 +74,27 @@ void Attention::run(const AttentionTile& tile, int kv_head, const KvLayer& kv, c
     valid.fill(block.num_tokens);
     attend(state, 0, rows, kv, block.block, kv_head, valid, by_products_);
   }
-  for (const BatchSlice& slice : tile.slices) attend_own(state, tile, slice, kv, kv_head);
+  for (const BatchSlice& slice : tile.slices) {
+    if (slice.item != nullptr) attend_item(state, tile, slice, kv.index, kv_head);
+    attend_own(state, tile, slice, kv, kv_head);
+  }
   write(state, tile, kv_head, out);
+}
+
+// The rows that the tile and the slice have in common meet the slice's item.
+void Attention::attend_item(State& state, const AttentionTile& tile, const BatchSlice& slice, int layer,
+                            int kv_head) const {
+  const int group = shape_.group();
+  const int begin = std::max(slice.first_row, tile.first_row);
+  const int end = std::min(slice.first_row + slice.num_rows, tile.first_row + tile.num_rows);
+  const int num_tokens = slice.item->num_tokens;
+  std::array<int, kTileRows> valid;
+  for (int block = 0; block * kBlockTokens < num_tokens; ++block) {
+    valid.fill(std::min(num_tokens - block * kBlockTokens, kBlockTokens));
+    const ItemFormat::Block found = items_.block(*slice.item, layer, block, kv_head, state.item_buffer);
+    attend_by_kernel(state, (begin - tile.first_row) * group, (end - begin) * group, shape_.head_dim, found.keys,
+                     found.values, valid);
+  }
 }
 
 // The rows that the tile and the slice have in common meet the slice's own blocks, causally.
@@ -161,10 +123,15 @@ void Attention::attend(State& state, int first, int count, const KvLayer& kv, Bl
   const std::byte* keys = kv.keys(block, kv_head);
   const std::byte* values = kv.values(block, kv_head);
   if (by_products) return attend_by_products(state, first, count, keys, values, valid);
+  attend_by_kernel(state, first, count, shape_.score_dim(), keys, values, valid);
+}
+
+void Attention::attend_by_kernel(State& state, int first, int count, int score_dim, const void* keys,
+                                 const void* values, std::span<const int> valid) const {
   const auto row = static_cast<std::size_t>(first);
   const int panels = static_cast<int>(ceil_div(shape_.head_dim, kPanelColumns));
-  kernel_({count, shape_.score_dim(), panels, state.queries + row * query_bytes(), keys, values, valid.data(),
-           &state.max[row], &state.weight[row], state.sum + row * sum_width()});
+  kernel_({count, score_dim, shape_.score_dim(), panels, state.queries + row * query_bytes(), keys, values,
+           valid.data(), &state.max[row], &state.weight[row], state.sum + row * sum_width()});
 }
 
 void Attention::attend_by_products(State& state, int first, int count, const std::byte* keys, const std::byte* values,

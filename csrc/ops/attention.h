@@ -6,39 +6,11 @@
 #include "core/batch.h"
 #include "ops/attention_kernels.h"
 #include "ops/isa.h"
+#include "ops/item_format.h"
+#include "ops/kv_layer.h"
 #include "ops/matmul.h"
 
 namespace exp3rt {
-
-struct AttentionShape {
-  int num_heads;
-  int num_kv_heads;
-  int head_dim;
-  DataType dtype;  // of queries, keys and values
-
-  int group() const { return num_heads / num_kv_heads; }  // query heads that share a key head
-  // Length of a key as it is stored. In bf16 a key is kept as its rounded value and what the rounding lost, one after
-  // the other, and a query meets both: keys have a few large channels, and rounding them was the largest single part of
-  // a bf16 engine's error (docs/accuracy.md).
-  int score_dim() const { return dtype == DataType::kBFloat16 ? 2 * head_dim : head_dim; }
-  // query: [head_dim] fp32 -> out: [score_dim]
-  void store_query(const float* query, std::byte* out) const;
-};
-
-// The keys and values of one layer. For each block and key head: Kᵀ [score_dim, kBlockTokens] and V [kBlockTokens,
-// head_dim], both packed, so that each is an operand of a product as it lies.
-struct KvLayer {
-  AttentionShape shape;
-  std::byte* data;
-  std::size_t block_stride;  // bytes
-
-  std::size_t key_bytes() const;
-  std::size_t value_bytes() const;
-  std::byte* keys(BlockId block, int kv_head) const;
-  std::byte* values(BlockId block, int kv_head) const { return keys(block, kv_head) + key_bytes(); }
-  // key, value: [head_dim] fp32, stored as token `slot` of the block
-  void store(BlockId block, int slot, int kv_head, const float* key, const float* value) const;
-};
 
 // Rows of a batch that share a context: the unit of work, for one key head.
 struct AttentionTile {
@@ -50,13 +22,14 @@ struct AttentionTile {
 // Grouped-query attention over KV blocks.
 //
 // A tile's queries meet each block of the shared context in one product, whichever sequences they belong to; then each
-// sequence's rows meet their own blocks, causally. The parts are merged by their log-sum-exp as they come (streaming
+// sequence's rows meet its item, if it has one, and its own blocks, causally. The parts are merged by their log-sum-exp as they come (streaming
 // softmax: Milakov and Gimelshein, arXiv 1805.02867; tiled as in FlashAttention, arXiv 2205.14135). Every row sees its
 // keys block by block in the same order whatever else is in the batch, so its result does not depend on it.
 class Attention {
  public:
   // by_products: whether many rows meet a block by products of the library, which have AMX, and not by our kernels.
-  explicit Attention(AttentionShape shape, bool by_products = cpu_isa() >= Isa::kAmx);
+  // Items meet our kernels: their keys are shorter than queries in bf16, and few rows meet each.
+  explicit Attention(AttentionShape shape, ItemFormat items, bool by_products = cpu_isa() >= Isa::kAmx);
 
   // As few as keep the queries of a tile in the cache, but several for each thread.
   std::vector<AttentionTile> tiles(const Batch& batch, int num_threads) const;
@@ -68,12 +41,15 @@ class Attention {
 
  private:
   struct State;
+  void attend_item(State& state, const AttentionTile& tile, const BatchSlice& slice, int layer, int kv_head) const;
   void attend_own(State& state, const AttentionTile& tile, const BatchSlice& slice, const KvLayer& kv,
                   int kv_head) const;
   void attend(State& state, int first, int count, const KvLayer& kv, BlockId block, int kv_head,
               std::span<const int> valid, bool by_products) const;
   void attend_by_products(State& state, int first, int count, const std::byte* keys, const std::byte* values,
                           std::span<const int> valid) const;
+  void attend_by_kernel(State& state, int first, int count, int score_dim, const void* keys, const void* values,
+                        std::span<const int> valid) const;
   void write(const State& state, const AttentionTile& tile, int kv_head, float* out) const;
 
   std::size_t query_bytes() const { return static_cast<std::size_t>(shape_.score_dim()) * size_of(shape_.dtype); }
@@ -82,6 +58,7 @@ class Attention {
   AttentionShape shape_;
   bool by_products_;
   AttentionKernel kernel_;
+  ItemFormat items_;
 };
 
 }  // namespace exp3rt

@@ -62,9 +62,10 @@ inline void multiply(const Element* x, std::int64_t stride, const Element* panel
 // Rows [first, first + kRows), which see nothing beyond the first kVectors vectors of keys.
 template <int kRows, int kVectors>
 void attend(const AttentionRows& rows, int first, int last_valid) {
-  const auto* queries = static_cast<const Element*>(rows.queries) + static_cast<std::int64_t>(first) * rows.score_dim;
+  const auto* queries =
+      static_cast<const Element*>(rows.queries) + static_cast<std::int64_t>(first) * rows.query_stride;
   Floats scores[kRows][kVectors] = {};
-  multiply(queries, rows.score_dim, static_cast<const Element*>(rows.keys), rows.score_dim, scores);
+  multiply(queries, rows.query_stride, static_cast<const Element*>(rows.keys), rows.score_dim, scores);
 
   Element weights[kRows][kBlockTokens];
   float factors[kRows];

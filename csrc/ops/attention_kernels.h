@@ -7,9 +7,10 @@ namespace exp3rt {
 // Query rows meet one KV block, in the type that both are stored in.
 struct AttentionRows {
   int count;
-  int score_dim;        // length of a query and of a key, even
+  int score_dim;        // length of a key, even; of a query that much counts
+  int query_stride;     // elements from one query to the next
   int value_panels;     // of 64 columns
-  const void* queries;  // [count, score_dim]
+  const void* queries;  // [count, query_stride]
   const void* keys;     // packed [score_dim, kBlockTokens] (ops/packed_matrix.h)
   const void* values;   // packed [kBlockTokens, value_panels * 64]
   const int* valid;     // [count] how many of the first keys each row may see, at least 1

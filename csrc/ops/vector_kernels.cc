@@ -165,6 +165,33 @@ void dequantize(const void* sums, const std::int32_t* offset, const float* scale
   }
 }
 
+using Bytes = std::int8_t [[gnu::vector_size(kLanes)]];
+
+inline Floats load_int8(const std::int8_t* from) {
+  Bytes bytes;
+  __builtin_memcpy(&bytes, from, sizeof bytes);
+  return __builtin_convertvector(bytes, Floats);
+}
+
+// In bf16 two rows lie interleaved: their scales alternate.
+void widen_int8(DataType dtype, const std::int8_t* x, const float* scale, int rows, void* out) {
+  constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const bool pairs = dtype == DataType::kBFloat16;
+  const int step = pairs ? 2 : 1;
+  for (int row = 0; row < rows; row += step) {
+    const Floats even = Floats{} + scale[row], odd = Floats{} + scale[row + step - 1];
+    const Floats scales = (kIndex & 1) != 0 ? odd : even;
+    for (int i = row * 64; i < (row + step) * 64; i += kLanes) {
+      const Floats value = load_int8(x + i) * scales;
+      if (pairs) {
+        store(rounded_to(static_cast<const bfloat16*>(nullptr), value), static_cast<bfloat16*>(out) + i);
+      } else {
+        store(value, static_cast<float*>(out) + i);
+      }
+    }
+  }
+}
+
 float softmax_block(DataType dtype, float* scores, int valid, float* max, float* sum) {
   constexpr int kVectors = kBlockTokens / kLanes;
   Floats block[kVectors];
@@ -180,8 +207,8 @@ float softmax_block(DataType dtype, float* scores, int valid, float* max, float*
 // Named by its instruction set; vector_dispatch.cc chooses.
 extern const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS);
 const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS) = {
-    rms_norm,       rotate, swiglu,   scale_add, scale,          dot,        round_to_bfloat16,
-    split_bfloat16, widen,  hadamard, quantize,  quantize_split, dequantize, softmax_block,
+    rms_norm, rotate,   swiglu,   scale_add,      scale,      dot,        round_to_bfloat16, split_bfloat16,
+    widen,    hadamard, quantize, quantize_split, dequantize, widen_int8, softmax_block,
 };
 
 }  // namespace exp3rt

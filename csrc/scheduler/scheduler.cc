@@ -22,10 +22,23 @@ int num_blocks(std::size_t tokens) {
   return static_cast<int>(ceil_div(static_cast<std::int64_t>(tokens), kBlockTokens));
 }
 
+void check_item(const RerankGroup& request, std::size_t number, const ItemCache& items) {
+  const std::size_t bytes = items.bytes_of(static_cast<int>(request.items[number].size()));
+  const ItemKv* stored = request.stored.empty() ? nullptr : request.stored[number].get();
+  const std::string what = "rerank group: item " + std::to_string(number);
+  if (stored == nullptr && bytes > items.max_bytes()) {
+    throw std::invalid_argument(what + " takes " + std::to_string(bytes) + " bytes, the item cache holds " +
+                                std::to_string(items.max_bytes()) + "; give it more");
+  }
+  const bool fits = stored == nullptr || (stored->num_bytes == bytes &&
+                                          stored->num_tokens == static_cast<int>(request.items[number].size()));
+  if (!fits) throw std::invalid_argument(what + ": what is stored is of another size");
+}
+
 }  // namespace
 
-Scheduler::Scheduler(BlockPool& pool, PrefixCache& cache, int max_batch_tokens)
-    : pool_(pool), cache_(cache), max_batch_tokens_(max_batch_tokens) {
+Scheduler::Scheduler(BlockPool& pool, PrefixCache& cache, ItemCache& items, int max_batch_tokens)
+    : pool_(pool), cache_(cache), items_(items), max_batch_tokens_(max_batch_tokens) {
   if (max_batch_tokens < 1) throw std::invalid_argument("max_batch_tokens must be at least 1");
 }
 
@@ -33,20 +46,27 @@ void Scheduler::check(const RerankGroup& request) const {
   check_fields(request);
   int prefix_blocks = 0;
   for (const TokenIds& segment : request.prefix) prefix_blocks += num_blocks(segment.size());
-  for (std::size_t i = 0; i < request.suffixes.size(); ++i) {
-    const TokenIds& suffix = request.suffixes[i];
-    const int needed = prefix_blocks + num_blocks(static_cast<std::size_t>(max_own_tokens(request, suffix)));
-    if (needed > pool_.num_total()) {
-      throw std::invalid_argument("rerank group: suffix " + std::to_string(i) + " needs " + std::to_string(needed) +
-                                  " KV blocks with its prefix, the pool has " + std::to_string(pool_.num_total()) +
-                                  "; give it a larger KV cache");
-    }
+  const auto check_blocks = [&](const char* what, std::size_t number, int blocks) {
+    const int needed = prefix_blocks + blocks;
+    if (needed <= pool_.num_total()) return;
+    throw std::invalid_argument("rerank group: " + std::string(what) + std::to_string(number) + " needs " +
+                                std::to_string(needed) + " KV blocks with its prefix, the pool has " +
+                                std::to_string(pool_.num_total()) + "; give it a larger KV cache");
+  };
+  const auto own_blocks = [&](std::size_t i) {
+    if (request.encodes_only()) return 0;
+    return num_blocks(static_cast<std::size_t>(max_own_tokens(request, request.suffixes[i])));
+  };
+  for (std::size_t i = 0; i < request.suffixes.size(); ++i) check_blocks("suffix ", i, own_blocks(i));
+  for (std::size_t i = 0; i < request.items.size(); ++i) {
+    check_blocks("item ", i, num_blocks(request.items[i].size()) + own_blocks(i));
+    check_item(request, i, items_);
   }
 }
 
 void Scheduler::add(std::unique_ptr<GroupState> group) {
-  group->num_unfinished = static_cast<int>(group->request.suffixes.size());
-  group->result.candidates.resize(group->request.suffixes.size());
+  group->num_unfinished = static_cast<int>(group->request.num_candidates());
+  group->result.candidates.resize(group->request.num_candidates());
   waiting_.push_back(std::move(group));
 }
 
@@ -63,14 +83,16 @@ const Batch& Scheduler::next_batch() {
   num_planned_ = 0;
   stop_cancelled_and_expired();
   draft_tokens();
-  std::size_t i = 0;
-  while (num_planned_ < max_batch_tokens_) {
-    if (i < running_.size()) {
-      schedule(i++);
-    } else if (!admit()) {
-      break;
+  do {
+    std::size_t i = 0;
+    while (num_planned_ < max_batch_tokens_) {
+      if (i < running_.size()) {
+        schedule(i++);
+      } else if (!admit()) {
+        break;
+      }
     }
-  }
+  } while (pieces_.empty() && finish_encoded());
   assemble();
   if (batch_.empty() && !(waiting_.empty() && active_.empty())) throw std::logic_error("the scheduler is stuck");
   return batch_;
@@ -82,7 +104,7 @@ void Scheduler::stop_cancelled_and_expired() {
     if (!group.cancelled && !expired(group, now)) return;
     const Status status = group.cancelled ? Status::kCancelled : Status::kExpired;
     for (Sequence& sequence : running_) {
-      if (sequence.group != &group || sequence.phase == Sequence::Phase::kPrefix || sequence.finished) continue;
+      if (sequence.group != &group || sequence.of_group() || sequence.finished) continue;
       sequence.finished = true;
       finish(group, sequence.index, status);
     }
@@ -125,20 +147,61 @@ void Scheduler::admit_group() {
 
 bool Scheduler::admit_candidate(GroupState& group) {
   const int index = group.num_admitted;
-  const TokenIds& suffix = group.request.suffixes[static_cast<std::size_t>(index)];
-  std::optional<PrefixCache::Lease> reused;  // before making room, so that it is not made of these
-  if (group.request.reuse_suffixes) reused = cache_.extend(*group.lease, reusable_part(group.request, suffix));
-  const int num_reused = reused ? static_cast<int>(reused->blocks().size() - group.lease->blocks().size()) : 0;
-  const int needed = num_blocks(static_cast<std::size_t>(max_own_tokens(group.request, suffix))) - num_reused;
-  if (!cache_.reserve(needed)) return false;
-  std::vector<BlockPool::Block> blocks;
-  for (int i = 0; i < needed; ++i) {
-    batch_.fresh_blocks.push_back(blocks.emplace_back(pool_.allocate()).id());
+  std::optional<PrefixCache::Lease> reused;
+  std::optional<std::vector<BlockPool::Block>> blocks(std::in_place);
+  if (!group.request.encodes_only()) {
+    const TokenIds& suffix = group.request.suffixes[static_cast<std::size_t>(index)];
+    // before making room, so that it is not made of these
+    if (group.request.reuse_suffixes) reused = cache_.extend(*group.lease, reusable_part(group.request, suffix));
+    const int num_reused = reused ? static_cast<int>(reused->blocks().size() - group.lease->blocks().size()) : 0;
+    blocks = take_blocks(num_blocks(static_cast<std::size_t>(max_own_tokens(group.request, suffix))) - num_reused);
   }
-  const Sequence& sequence = running_.emplace_back(make_candidate(group, index, std::move(reused), std::move(blocks)));
-  stats_.prompt_tokens_reused += sequence.num_context_tokens + sequence.num_computed;
+  if (!blocks) return false;
+  std::optional<ItemView> item = admit_item(group, index);
+  if (!item) return false;
+  for (const auto& block : *blocks) batch_.fresh_blocks.push_back(block.id());
+  const Sequence& sequence =
+      running_.emplace_back(make_candidate(group, index, std::move(*item), std::move(reused), std::move(*blocks)));
+  stats_.prompt_tokens_reused += group.lease->num_tokens() + sequence.num_computed;
   ++group.num_admitted;
   return true;
+}
+
+// The item that a candidate sees, if its group has any; brings in the sequence that computes it. Nothing if there is no
+// room for it.
+std::optional<ItemView> Scheduler::admit_item(GroupState& group, int candidate) {
+  const RerankGroup& request = group.request;
+  const auto number = static_cast<std::size_t>(candidate);
+  if (request.items.empty()) return ItemView{};
+  const TokenIds& tokens = request.items[number];
+  const int num_tokens = static_cast<int>(tokens.size());
+  if (!request.stored.empty() && request.stored[number]) {
+    ++stats_.items_stored;
+    stats_.prompt_tokens_reused += num_tokens;
+    return ItemView{request.stored[number], nullptr};
+  }
+  auto lease = items_.acquire({request.cache_salt, request.item_position, request.prefix.front(), tokens});
+  if (!lease) return std::nullopt;
+  const auto shared = std::make_shared<ItemCache::Lease>(std::move(*lease));
+  if (!shared->fresh()) {
+    ++stats_.items_in_memory;
+    stats_.prompt_tokens_reused += num_tokens;
+    return ItemView{nullptr, shared};
+  }
+  auto blocks = take_blocks(num_blocks(tokens.size()));
+  if (!blocks) return std::nullopt;
+  for (const auto& block : *blocks) batch_.fresh_blocks.push_back(block.id());
+  running_.push_back(make_item_sequence(group, candidate, shared, std::move(*blocks)));
+  ++group.num_runs;
+  ++stats_.items_computed;
+  return ItemView{nullptr, shared};
+}
+
+std::optional<std::vector<BlockPool::Block>> Scheduler::take_blocks(int count) {
+  if (!cache_.reserve(count)) return std::nullopt;
+  std::vector<BlockPool::Block> blocks;
+  for (int i = 0; i < count; ++i) blocks.push_back(pool_.allocate());
+  return blocks;
 }
 
 // With few rows, a step takes as long as reading weights and keys does, and some more rows cost little.
@@ -159,7 +222,7 @@ void Scheduler::draft_tokens() {
 // Plans as much of the sequence as fits into the batch.
 void Scheduler::schedule(std::size_t running_index) {
   Sequence& sequence = running_[running_index];
-  if (!sequence.ready()) return;
+  if (!sequence.ready() || sequence.num_pending() == 0) return;
   const int num_tokens = std::min(sequence.num_pending(), max_batch_tokens_ - num_planned_);
   const int plain = std::min(num_tokens, sequence.num_pending() - sequence.num_precise());
   if (plain > 0) plan(running_index, plain, false);
@@ -171,9 +234,17 @@ void Scheduler::schedule(std::size_t running_index) {
     group.lease->mark_computed(group.lease->pending()[static_cast<std::size_t>(sequence.index)]);
     --group.num_runs;
     sequence.finished = true;
+  } else if (sequence.phase == Sequence::Phase::kItem) {
+    copy_item(sequence);
+    sequence.finished = true;
   } else {
     pieces_.back().num_outputs = 1 + sequence.num_drafts;
   }
+}
+
+void Scheduler::copy_item(const Sequence& sequence) {
+  const ItemCache::Lease& lease = *sequence.item.lease;
+  batch_.item_copies.push_back({sequence.own_blocks, lease.item()->num_tokens, lease.destination()});
 }
 
 void Scheduler::plan(std::size_t running_index, int num_tokens, bool precise) {
@@ -191,11 +262,12 @@ void Scheduler::assemble() {
     const Sequence& sequence = running_[piece.running_index];
     const GroupState& group = *sequence.group;
     const auto context = group.lease->blocks().first(static_cast<std::size_t>(sequence.num_context_blocks));
-    batch_.slices.push_back(
-        {batch_.num_rows(), piece.num_tokens, piece.first_own_token, context, sequence.own_blocks, sequence.decoding});
+    batch_.slices.push_back({batch_.num_rows(), piece.num_tokens, piece.first_own_token, context, sequence.own_blocks,
+                             sequence.phase == Sequence::Phase::kItem ? nullptr : sequence.item.get(),
+                             sequence.decoding});
     for (int i = 0; i < piece.num_tokens; ++i) {
       batch_.tokens.push_back(sequence.pending[piece.first_pending + static_cast<std::size_t>(i)]);
-      batch_.positions.push_back(sequence.num_context_tokens + piece.first_own_token + i);
+      batch_.positions.push_back(sequence.first_position + piece.first_own_token + i);
     }
     if (piece.precise) batch_.num_precise_rows = batch_.num_rows();
     const bool answers = sequence.phase == Sequence::Phase::kAnswer;
@@ -218,7 +290,30 @@ void Scheduler::complete(std::vector<OutputValue> values) {
     }
     i += count;
   }
-  remove_finished();
+  mark_computed_items();
+  if (!finish_encoded()) remove_finished();
+}
+
+void Scheduler::mark_computed_items() {
+  for (const Sequence& sequence : running_) {
+    if (sequence.phase != Sequence::Phase::kItem || !sequence.finished) continue;
+    sequence.item.lease->mark_computed();
+    --sequence.group->num_runs;
+  }
+}
+
+// Hands out the items that were asked for by themselves and are here now; false if there were none.
+bool Scheduler::finish_encoded() {
+  bool any = false;
+  for (Sequence& sequence : running_) {
+    if (sequence.phase != Sequence::Phase::kItemOnly || sequence.finished || !sequence.item.computed()) continue;
+    CandidateResult& result = sequence.group->result.candidates[static_cast<std::size_t>(sequence.index)];
+    result.item_kv = sequence.item.stored ? sequence.item.stored : sequence.item.lease->item();
+    sequence.finished = any = true;
+    finish(*sequence.group, sequence.index, Status::kOk);
+  }
+  if (any) remove_finished();
+  return any;
 }
 
 void Scheduler::take_next_tokens(Sequence& sequence, std::span<const OutputValue> values) {

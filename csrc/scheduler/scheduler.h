@@ -7,6 +7,7 @@
 
 #include "core/batch.h"
 #include "kvcache/block_pool.h"
+#include "kvcache/item_cache.h"
 #include "kvcache/prefix_cache.h"
 #include "scheduler/sequence.h"
 
@@ -23,10 +24,10 @@ struct FinishedGroup {
 // can always finish. Sequences leave at the step that finishes them.
 //
 // Use: add and cancel at any time; then next_batch, run it, complete, take_finished; again until idle.
-// Not thread-safe. Destroy it before the cache.
+// Not thread-safe. Destroy it before the caches.
 class Scheduler {
  public:
-  Scheduler(BlockPool& pool, PrefixCache& cache, int max_batch_tokens);
+  Scheduler(BlockPool& pool, PrefixCache& cache, ItemCache& items, int max_batch_tokens);
 
   // Throws std::invalid_argument, naming the part, for a group that could never run.
   void check(const RerankGroup& request) const;
@@ -56,10 +57,15 @@ class Scheduler {
   bool admit();
   void admit_group();
   bool admit_candidate(GroupState& group);
+  std::optional<ItemView> admit_item(GroupState& group, int candidate);
+  std::optional<std::vector<BlockPool::Block>> take_blocks(int count);
   void draft_tokens();
   void schedule(std::size_t running_index);
   void plan(std::size_t running_index, int num_tokens, bool precise);
   void assemble();
+  void copy_item(const Sequence& sequence);
+  void mark_computed_items();
+  bool finish_encoded();
   void take_label_logits(Sequence& sequence, OutputValue value);
   void take_next_tokens(Sequence& sequence, std::span<const OutputValue> values);
   void keep_suffix(Sequence& candidate);
@@ -69,6 +75,7 @@ class Scheduler {
 
   BlockPool& pool_;
   PrefixCache& cache_;
+  ItemCache& items_;
   int max_batch_tokens_;
   std::deque<std::unique_ptr<GroupState>> waiting_;
   std::vector<std::unique_ptr<GroupState>> active_;  // only the last may have candidates not yet admitted

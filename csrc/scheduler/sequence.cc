@@ -46,7 +46,7 @@ bool take_token(Sequence& candidate, TokenId next_token) {
 
 int Sequence::num_precise() const {
   if (phase == Phase::kPrefix) return num_pending();
-  if (phase == Phase::kReasoning) return 0;
+  if (phase == Phase::kReasoning || phase == Phase::kItem) return 0;
   return std::min(num_pending(), kPreciseAnswerTokens);
 }
 
@@ -56,7 +56,7 @@ Sequence make_prefix_sequence(GroupState& group, int run_index) {
   sequence.group = &group;
   sequence.index = run_index;
   sequence.num_context_blocks = run.first_block;
-  sequence.num_context_tokens = run.position;
+  sequence.first_position = run.position;
   const auto blocks = group.lease->blocks();
   for (int i = 0; i < run.num_blocks; ++i) {
     sequence.own_blocks.push_back(blocks[static_cast<std::size_t>(run.first_block + i)].block);
@@ -65,11 +65,29 @@ Sequence make_prefix_sequence(GroupState& group, int run_index) {
   return sequence;
 }
 
+Sequence make_item_sequence(GroupState& group, int candidate, std::shared_ptr<ItemCache::Lease> lease,
+                            std::vector<BlockPool::Block> blocks) {
+  const RerankGroup& request = group.request;
+  Sequence sequence;
+  sequence.group = &group;
+  sequence.index = candidate;
+  sequence.phase = Sequence::Phase::kItem;
+  sequence.num_context_blocks =
+      static_cast<int>(ceil_div(static_cast<std::int64_t>(request.prefix.front().size()), kBlockTokens));
+  sequence.first_position = request.item_position;
+  sequence.item.lease = std::move(lease);
+  sequence.owned = std::move(blocks);
+  for (const auto& block : sequence.owned) sequence.own_blocks.push_back(block.id());
+  feed(sequence, request.items[static_cast<std::size_t>(candidate)]);
+  return sequence;
+}
+
 int max_own_tokens(const RerankGroup& request, const TokenIds& suffix) {
   return static_cast<int>(suffix.size() + request.answer_tokens.size()) + request.max_reasoning_tokens;
 }
 
 std::span<const TokenId> reusable_part(const RerankGroup& request, const TokenIds& suffix) {
+  if (!request.items.empty()) return {};  // behind another item, the same suffix has other keys
   const bool reasons = request.max_reasoning_tokens > 0;
   const int num_tokens = static_cast<int>(suffix.size());
   const int before_label = num_tokens + static_cast<int>(request.answer_tokens.size()) - kPreciseAnswerTokens;
@@ -77,18 +95,23 @@ std::span<const TokenId> reusable_part(const RerankGroup& request, const TokenId
   return std::span(suffix).first(static_cast<std::size_t>(reusable / kBlockTokens * kBlockTokens));
 }
 
-Sequence make_candidate(GroupState& group, int candidate, std::optional<PrefixCache::Lease> reused,
+Sequence make_candidate(GroupState& group, int candidate, ItemView item, std::optional<PrefixCache::Lease> reused,
                         std::vector<BlockPool::Block> blocks) {
   const RerankGroup& request = group.request;
   Sequence sequence;
   sequence.group = &group;
   sequence.index = candidate;
   sequence.num_context_blocks = static_cast<int>(group.lease->blocks().size());
-  sequence.num_context_tokens = group.lease->num_tokens();
+  sequence.first_position = request.items.empty() ? group.lease->num_tokens() : request.suffix_position;
+  sequence.item = std::move(item);
+  if (request.encodes_only()) {
+    sequence.phase = Sequence::Phase::kItemOnly;
+    return sequence;
+  }
   if (reused) {
     const auto found = reused->blocks().subspan(static_cast<std::size_t>(sequence.num_context_blocks));
     for (const KeyBlock& block : found) sequence.own_blocks.push_back(block.block);
-    sequence.num_computed = reused->num_tokens() - sequence.num_context_tokens;
+    sequence.num_computed = reused->num_tokens() - group.lease->num_tokens();
   }
   sequence.reused = std::move(reused);
   sequence.owned = std::move(blocks);
@@ -100,7 +123,9 @@ Sequence make_candidate(GroupState& group, int candidate, std::optional<PrefixCa
     if (candidate == 0) {
       for (const TokenIds& segment : request.prefix) group.lookup.append(request.suffixes.size(), segment);
     }
-    group.lookup.append(static_cast<std::size_t>(candidate), tokens);
+    const auto number = static_cast<std::size_t>(candidate);
+    if (!request.items.empty()) group.lookup.append(number, request.items[number]);
+    group.lookup.append(number, tokens);
   } else {
     append(tokens, request.answer_tokens);
   }

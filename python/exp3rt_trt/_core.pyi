@@ -146,6 +146,15 @@ class ExecutorStats:
     def groups_done(self) -> int:
         ...
     @property
+    def items_computed(self) -> int:
+        ...
+    @property
+    def items_in_memory(self) -> int:
+        ...
+    @property
+    def items_stored(self) -> int:
+        ...
+    @property
     def prompt_tokens_computed(self) -> int:
         ...
     @property
@@ -171,9 +180,9 @@ class TensorEntry:
         ...
 class ExecutorOptions:
     """
-    Threads (0: the process's cores), batch tokens, KV bytes.
+    Threads (0: the process's cores), batch tokens, bytes of the KV and of the item cache; item_kv_dtype int8, or empty for the engine's own.
     """
-    def __init__(self, *, threads: typing.SupportsInt | typing.SupportsIndex = 0, max_batch_tokens: typing.SupportsInt | typing.SupportsIndex = 2048, kv_cache_bytes: typing.SupportsInt | typing.SupportsIndex = 1073741824) -> None:
+    def __init__(self, *, threads: typing.SupportsInt | typing.SupportsIndex = 0, max_batch_tokens: typing.SupportsInt | typing.SupportsIndex = 2048, kv_cache_bytes: typing.SupportsInt | typing.SupportsIndex = 1073741824, item_cache_bytes: typing.SupportsInt | typing.SupportsIndex = 1073741824, item_kv_dtype: str = '') -> None:
         ...
 class CpuExecutor:
     """
@@ -187,6 +196,8 @@ class CpuExecutor:
         """
         Groups without a result get an error.
         """
+    def item_bytes(self, num_tokens: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
     def stats(self) -> ExecutorStats:
         ...
     def submit(self, group: RerankGroup, on_done: collections.abc.Callable) -> int:
@@ -196,6 +207,11 @@ class CpuExecutor:
     @property
     def isa(self) -> str:
         ...
+    @property
+    def item_format(self) -> str:
+        """
+        How the keys and values of items are kept: those of another format cannot be read.
+        """
     @property
     def threads(self) -> int:
         ...

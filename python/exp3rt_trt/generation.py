@@ -9,6 +9,7 @@ import numpy as np
 
 from exp3rt_trt._core import RerankGroup
 from exp3rt_trt.errors import EngineError, InvalidInputError
+from exp3rt_trt.executors.choice import CpuOptions
 from exp3rt_trt.jobs import Limits
 from exp3rt_trt.pending import Pending, Settled, in_order
 from exp3rt_trt.prompts import PLAIN, Chat, Piece
@@ -102,7 +103,7 @@ class Generator:
         self._tokenizer = PromptTokenizer(engine.tokenizer_path)
         self._chat = Chat(*manifest.chat) if manifest.chat is not None else PLAIN
         self._end_tokens = manifest.end_tokens
-        self._runtime = runtime or Runtime(engine, threads, kv_cache_mib, max_batch_tokens)
+        self._runtime = runtime or Runtime(engine, CpuOptions(threads, kv_cache_mib, max_batch_tokens))
         stats = self._runtime.stats()
         self._limits = Limits(manifest.model.max_context, stats.blocks_total, stats.block_size)
 

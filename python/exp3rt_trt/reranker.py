@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from exp3rt_trt.adaptive import AdaptivePending, contenders
 from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.executors.choice import CpuOptions
 from exp3rt_trt.groups import GroupBuilder, RawGroupBuilder, RawPrompts
 from exp3rt_trt.inputs import as_user
 from exp3rt_trt.jobs import UNCERTAINTY, Job, Limits, Request, ranking
@@ -53,6 +54,8 @@ class Reranker:
         kv_cache_mib: memory for keys and values, in MiB.
         max_batch_tokens: most tokens that go through the model at once.
         max_reasoning_tokens: where reasoning is cut off.
+        item_cache_mib: memory for the keys and values of a segmented student's items, in MiB.
+        item_kv_dtype: "int8" keeps those in a third of the memory; "" for the engine's own type.
 
     Raises:
         InvalidInputError: naming the option that is out of range.
@@ -74,6 +77,8 @@ class Reranker:
         kv_cache_mib: int = 1024,
         max_batch_tokens: int = 2048,
         max_reasoning_tokens: int = 256,
+        item_cache_mib: int = 1024,
+        item_kv_dtype: str = "",
     ) -> None:
         if max_reasoning_tokens < 1:
             raise InvalidInputError(f"max_reasoning_tokens must be at least 1, not {max_reasoning_tokens}")
@@ -81,7 +86,8 @@ class Reranker:
         self.engine = engine
         self.scale = scale or RatingScale.one_to_five()
         self._tokenizer = PromptTokenizer(engine.tokenizer_path)
-        self._runtime = Runtime(engine, threads, kv_cache_mib, max_batch_tokens)
+        options = CpuOptions(threads, kv_cache_mib, max_batch_tokens, item_cache_mib, item_kv_dtype)
+        self._runtime = Runtime(engine, options)
         stats = self._runtime.stats()
         limits = Limits(manifest.model.max_context, stats.blocks_total, stats.block_size, manifest.layout)
         self._raw_groups = RawGroupBuilder(self._tokenizer, scale=self.scale, limits=limits)
@@ -107,6 +113,8 @@ class Reranker:
         kv_cache_mib: int = 1024,
         max_batch_tokens: int = 2048,
         max_reasoning_tokens: int = 256,
+        item_cache_mib: int = 1024,
+        item_kv_dtype: str = "",
     ) -> Reranker:
         """Open an engine by name; the options are those of `Reranker`, and two more.
 
@@ -128,6 +136,8 @@ class Reranker:
             kv_cache_mib=kv_cache_mib,
             max_batch_tokens=max_batch_tokens,
             max_reasoning_tokens=max_reasoning_tokens,
+            item_cache_mib=item_cache_mib,
+            item_kv_dtype=item_kv_dtype,
         )
 
     def rank(

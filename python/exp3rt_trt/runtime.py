@@ -28,24 +28,25 @@ class Runtime:
 
     Args:
         engine: an opened engine.
-        threads: cores to compute on; 0 for all of the process's affinity.
-        kv_cache_mib: memory for keys and values, in MiB.
-        max_batch_tokens: most tokens in one batch.
+        options: of a CPU engine's executor.
 
     Raises:
         InvalidInputError: naming the option that is out of range.
         EngineError: if the engine cannot run.
     """
 
-    def __init__(self, engine: Engine, threads: int, kv_cache_mib: int, max_batch_tokens: int) -> None:
-        for name, value, least in (
-            ("threads", threads, 0),
-            ("kv_cache_mib", kv_cache_mib, 1),
-            ("max_batch_tokens", max_batch_tokens, 1),
+    def __init__(self, engine: Engine, options: CpuOptions) -> None:
+        for name, least in (
+            ("threads", 0),
+            ("kv_cache_mib", 1),
+            ("max_batch_tokens", 1),
+            ("item_cache_mib", 1),
         ):
-            if value < least:
-                raise InvalidInputError(f"{name} must be at least {least}, not {value}")
-        executor = open_executor(engine, CpuOptions(threads, kv_cache_mib, max_batch_tokens))
+            if getattr(options, name) < least:
+                raise InvalidInputError(f"{name} must be at least {least}, not {getattr(options, name)}")
+        if options.item_kv_dtype not in ("", "int8"):
+            raise InvalidInputError(f'item_kv_dtype must be "int8" or "", not {options.item_kv_dtype!r}')
+        executor = open_executor(engine, options)
         self.threads = int(getattr(executor, "threads", 0))  # of the CPU
         self.isa = str(getattr(executor, "isa", engine.manifest.target.kind))
         self._executor: Executor | None = executor

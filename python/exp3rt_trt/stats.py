@@ -19,6 +19,9 @@ class RerankerStats:
         generated_tokens: reasoning tokens.
         draft_tokens: guesses of reasoning tokens that were computed along with the ones before them.
         draft_tokens_accepted: those that were right.
+        items_computed: item segments of a segmented student that went through the model.
+        items_in_memory: those that candidates found computed, or being computed.
+        items_stored: those that came from a catalogue.
         candidates_done: candidates that were finished, with or without a rating.
         groups_done: users (or raw prefixes) that were finished.
         steps: batches that went through the model.
@@ -36,6 +39,9 @@ class RerankerStats:
     generated_tokens: int
     draft_tokens: int
     draft_tokens_accepted: int
+    items_computed: int
+    items_in_memory: int
+    items_stored: int
     candidates_done: int
     groups_done: int
     steps: int

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <memory>
 
 #include "operand.h"
 
@@ -48,10 +50,23 @@ struct Scene {
     for (const KeyBlock& block : slice.context) {
       for (int i = 0; i < block.num_tokens; ++i) out.push_back(block.block * kBlockTokens + i);
     }
+    if (slice.item != nullptr) {
+      for (int i = 0; i < slice.item->num_tokens; ++i) out.push_back(item_blocks[0] * kBlockTokens + i);
+    }
     const int own = slice.first_own_token + row - slice.first_row;
     for (int i = 0; i <= own; ++i)
       out.push_back(slice.own_blocks[z(i / kBlockTokens)] * kBlockTokens + i % kBlockTokens);
     return out;
+  }
+
+  // The second and the third sequence see an item of 90 tokens, kept in this type.
+  void give_item(DataType dtype) {
+    const ItemFormat format(shape, 1, dtype);
+    const std::size_t bytes = format.num_bytes(90);
+    std::shared_ptr<std::byte[]> to(new (std::align_val_t{64}) std::byte[bytes]);
+    format.store(kv, item_blocks, 90, to.get());
+    item = {std::shared_ptr<const std::byte>(to, to.get()), bytes, 90};
+    batch.slices[1].item = batch.slices[2].item = &item;
   }
 
   AttentionShape shape;
@@ -59,15 +74,16 @@ struct Scene {
   AlignedBuffer memory;
   KvLayer kv;
   std::vector<KeyBlock> context = {{5, 20}, {2, 64}};
-  std::vector<BlockId> own_a = {0, 7, 3}, own_b = {1, 4}, own_c = {6, 8}, own_d = {9};
+  std::vector<BlockId> own_a = {0, 7, 3}, own_b = {1, 4}, own_c = {6, 8}, own_d = {9}, item_blocks = {10, 11};
+  ItemKv item;
   Batch batch;
   int num_rows = 0;
 };
 
 std::vector<float> run(const Scene& scene, const Batch& batch, const std::vector<const RandomMatrix*>& queries,
-                       bool by_products) {
+                       bool by_products, DataType item_dtype) {
   const AttentionShape& shape = scene.shape;
-  const Attention attention(shape, by_products);
+  const Attention attention(shape, ItemFormat(shape, 1, item_dtype), by_products);
   const std::size_t width = z(shape.num_heads * shape.head_dim);
   AlignedBuffer out_buffer;
   float* out = out_buffer.get<float>(z(scene.num_rows) * width);
@@ -131,17 +147,72 @@ TEST_CASE("attention: equals softmax(q k) v, in powers of two, over the context 
         pointers.push_back(&queries.back());
       }
       for (const bool by_products : {false, true}) {
-        CHECK(worst_difference(scene, queries, run(scene, scene.batch, pointers, by_products)) <
+        CHECK(worst_difference(scene, queries, run(scene, scene.batch, pointers, by_products, dtype)) <
               (dtype == DataType::kFloat32 ? 3e-5 : 5e-2));
       }
     }
   }
 }
 
+TEST_CASE("attention: an item stands between the context and the sequence's own past") {
+  for (const DataType dtype : product_types()) {
+    for (const DataType kept : {dtype, DataType::kInt8}) {
+      for (const AttentionShape shape : {AttentionShape{6, 2, 64, dtype}, {8, 1, 128, dtype}, {9, 3, 24, dtype}}) {
+        Scene scene(shape);
+        scene.give_item(kept);
+        std::vector<RandomMatrix> queries;
+        queries.reserve(z(shape.num_kv_heads));
+        std::vector<const RandomMatrix*> pointers;
+        for (int head = 0; head < shape.num_kv_heads; ++head) {
+          queries.emplace_back(10 + static_cast<unsigned>(head), scene.num_rows * shape.group(), shape.head_dim, dtype);
+          pointers.push_back(&queries.back());
+        }
+        const double worst = worst_difference(scene, queries, run(scene, scene.batch, pointers, false, kept));
+        CHECK(worst < (kept == DataType::kFloat32 ? 3e-5 : 0.25));
+      }
+    }
+  }
+}
+
+TEST_CASE("item format: what is behind the last token is zero, and a number that is none is noticed") {
+  Scene scene({6, 2, 64, DataType::kFloat32});
+  for (const DataType kept : {DataType::kFloat32, DataType::kInt8}) {
+    const ItemFormat format(scene.shape, 1, kept);
+    CHECK(format.num_bytes(64) * 2 == format.num_bytes(65));
+    const std::size_t bytes = format.num_bytes(70);
+    std::vector<std::byte> first(bytes, std::byte{1}), second(bytes, std::byte{2});
+    for (int token = 6; token < kBlockTokens; ++token) {
+      const std::vector<float> other(64, 1e30f);
+      const std::vector<float> zero(64, 0.0f);
+      for (int head = 0; head < 2; ++head) scene.kv.store(11, token, head, other.data(), zero.data());
+    }
+    Scene untouched({6, 2, 64, DataType::kFloat32});
+    for (int token = 6; token < kBlockTokens; ++token) {
+      const std::vector<float> zero(64, 0.0f);
+      for (int head = 0; head < 2; ++head) untouched.kv.store(11, token, head, zero.data(), zero.data());
+    }
+    format.store(scene.kv, std::vector<BlockId>{10, 11}, 70, first.data());
+    format.store(untouched.kv, std::vector<BlockId>{10, 11}, 70, second.data());
+    CHECK(first == second);
+  }
+  const ItemFormat format(scene.shape, 1, DataType::kInt8);
+  std::vector<float> key(64, 1.0f);
+  key[3] = std::numeric_limits<float>::quiet_NaN();
+  scene.kv.store(10, 0, 0, key.data(), key.data());
+  AlignedBuffer memory, scratch;
+  auto* to = memory.get<std::byte>(format.num_bytes(5));
+  format.store(scene.kv, std::vector<BlockId>{10}, 5, to);
+  const ItemKv item{std::shared_ptr<const std::byte>(to, [](const std::byte*) {}), format.num_bytes(5), 5};
+  const auto* keys = static_cast<const float*>(format.block(item, 0, 0, 0, scratch).keys);
+  CHECK(std::isnan(keys[offset_in_panel(DataType::kFloat32, 3, 4)]));
+  CHECK(std::isfinite(keys[offset_in_panel(DataType::kFloat32, 2, 4)]));
+}
+
 TEST_CASE("attention: tiles cover every row once, and join sequences that share a context") {
   const AttentionShape shape{6, 2, 64, DataType::kFloat32};
   const Scene scene(shape);
-  const std::vector<AttentionTile> tiles = Attention(shape).tiles(scene.batch, 1);
+  const Attention attention(shape, ItemFormat(shape, 1, shape.dtype));
+  const std::vector<AttentionTile> tiles = attention.tiles(scene.batch, 1);
   int row = 0;
   std::size_t joined = 0;
   for (const AttentionTile& tile : tiles) {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <random>
 
 namespace exp3rt {
@@ -16,8 +17,12 @@ namespace {
 // context shows in the sum.
 class Fixture {
  public:
-  Fixture(int num_blocks, int max_batch_tokens)
-      : pool_(num_blocks), cache_(pool_), scheduler_(pool_, cache_, max_batch_tokens), memory_(z(num_blocks)) {}
+  Fixture(int num_blocks, int max_batch_tokens, std::size_t max_item_tokens = 1000)
+      : pool_(num_blocks),
+        cache_(pool_),
+        items_(max_item_tokens * sizeof(TokenId), [](int tokens) { return z(tokens) * sizeof(TokenId); }),
+        scheduler_(pool_, cache_, items_, max_batch_tokens),
+        memory_(z(num_blocks)) {}
 
   GroupId add(RerankGroup request) {
     scheduler_.check(request);
@@ -44,7 +49,13 @@ class Fixture {
     }
     std::vector<OutputValue> values;
     for (const OutputRequest& output : batch.outputs) values.push_back(value(batch, output));
-    scheduler_.complete(std::move(values));
+    for (const ItemCopy& copy : batch.item_copies) {
+      auto* to = reinterpret_cast<TokenId*>(copy.to);
+      for (int i = 0; i < copy.num_tokens; ++i) {
+        to[i] = memory_[z(copy.blocks[z(i / kBlockTokens)])][z(i % kBlockTokens)];
+      }
+    }
+    if (!batch.empty()) scheduler_.complete(std::move(values));
     for (FinishedGroup& group : scheduler_.take_finished()) group.on_done(std::move(group.result));
     const ExecutorStats stats = scheduler_.stats();
     REQUIRE(stats.blocks_free + stats.blocks_cached + stats.blocks_in_use == stats.blocks_total);
@@ -55,7 +66,13 @@ class Fixture {
     REQUIRE(scheduler_.idle());
   }
 
+  static int sum_of(const ItemKv& item) {
+    const auto* tokens = reinterpret_cast<const TokenId*>(item.data.get());
+    return std::accumulate(tokens, tokens + item.num_tokens, 0);
+  }
+
   Scheduler& scheduler() { return scheduler_; }
+  const ItemCache& items() const { return items_; }
   std::map<GroupId, GroupResult> results;
   int rows = 0;
   int precise_rows = 0;
@@ -71,6 +88,7 @@ class Fixture {
       for (const KeyBlock& block : slice.context) {
         for (int i = 0; i < block.num_tokens; ++i) sum += memory_[z(block.block)][z(i)];
       }
+      if (slice.item != nullptr) sum += sum_of(*slice.item);
       const int own = slice.first_own_token + output.row - slice.first_row;
       for (int i = 0; i <= own; ++i) {
         sum += memory_[z(slice.own_blocks[z(i / kBlockTokens)])][z(i % kBlockTokens)];
@@ -83,6 +101,7 @@ class Fixture {
 
   BlockPool pool_;
   PrefixCache cache_;
+  ItemCache items_;
   Scheduler scheduler_;
   std::vector<TokenIds> memory_;  // [block][slot]
   GroupId last_id_ = 0;
@@ -354,6 +373,119 @@ TEST_CASE("prompt_lookup: what followed the same tokens last, in any text") {
   lookup.append(1, TokenIds{8, 1, 2, 3});
   CHECK(lookup.continuation(1, 2) == TokenIds{8, 1});
   CHECK(lookup.continuation(0, 4).empty());
+}
+
+namespace {
+
+// The item of candidate i has `item_tokens` tokens of its own kind.
+RerankGroup segmented(TokenIds user, std::vector<int> items, int item_tokens = 70, int reasoning = 0) {
+  RerankGroup request = group({TokenIds(10, 1), std::move(user)}, std::vector<TokenIds>(items.size(), {5}), reasoning);
+  for (const int item : items) request.items.emplace_back(item_tokens, item);
+  request.item_position = 200;
+  request.suffix_position = 400;
+  return request;
+}
+
+void check_sums(const GroupResult& result, const RerankGroup& request) {
+  REQUIRE(result.candidates.size() == request.items.size());
+  for (std::size_t i = 0; i < request.items.size(); ++i) {
+    CHECK(result.candidates[i].status == Status::kOk);
+    const TokenIds& item = request.items[i];
+    const int sum = std::accumulate(item.begin(), item.end(), 0);
+    CHECK(result.candidates[i].label_logits.at(0) == expected(request, i) + static_cast<float>(sum));
+  }
+}
+
+ItemKvPtr stored(const TokenIds& tokens) {
+  std::shared_ptr<TokenId[]> copy(new TokenId[tokens.size()]);
+  std::copy(tokens.begin(), tokens.end(), copy.get());
+  const auto* bytes = reinterpret_cast<const std::byte*>(copy.get());
+  return std::make_shared<const ItemKv>(ItemKv{std::shared_ptr<const std::byte>(copy, bytes),
+                                               tokens.size() * sizeof(TokenId), static_cast<int>(tokens.size())});
+}
+
+}  // namespace
+
+TEST_CASE("scheduler: an item is computed once for all users, and seen by candidates alone") {
+  Fixture f(32, 90);
+  const RerankGroup one = segmented(TokenIds(20, 2), {11, 12, 11}), two = segmented(TokenIds(5, 3), {12, 13});
+  const GroupId first = f.add(one), second = f.add(two);
+  f.run();
+  check_sums(f.results[first], one);
+  check_sums(f.results[second], two);
+  const ExecutorStats stats = f.scheduler().stats();
+  CHECK(stats.items_computed == 3);
+  CHECK(stats.items_in_memory == 2);
+  CHECK(stats.prompt_tokens_computed == 10 + 20 + 5 + 3 * 70 + 5 * 3);
+  CHECK(f.items().num_bytes() == 3 * 70 * sizeof(TokenId));
+  CHECK(stats.blocks_in_use == 0);
+}
+
+TEST_CASE("scheduler: stored items are read where they lie") {
+  Fixture f(32, 90);
+  RerankGroup request = segmented(TokenIds(20, 2), {11, 12});
+  request.stored = {stored(request.items[0]), nullptr};
+  const GroupId id = f.add(request);
+  f.run();
+  check_sums(f.results[id], request);
+  CHECK(f.scheduler().stats().items_stored == 1);
+  CHECK(f.scheduler().stats().items_computed == 1);
+  request.stored = {stored(TokenIds(69, 11)), nullptr};
+  CHECK_THROWS_WITH(f.add(request), "rerank group: item 0: what is stored is of another size");
+}
+
+TEST_CASE("scheduler: items enter and leave a small cache, and none is lost") {
+  std::mt19937 random(5);
+  for (const int room : {70, 150, 400}) {
+    Fixture f(12, 40, static_cast<std::size_t>(room));
+    std::map<GroupId, RerankGroup> requests;
+    for (int user = 0; user < 30; ++user) {
+      std::vector<int> items;
+      for (int i = 0; i < 6; ++i) items.push_back(static_cast<int>(random() % 8));
+      const RerankGroup request = segmented(TokenIds(1 + random() % 80, user), items, 70, user % 3);
+      requests[f.add(request)] = request;
+      if (random() % 2) f.step();
+    }
+    f.run();
+    for (const auto& [id, request] : requests) check_sums(f.results[id], request);
+    CHECK(f.items().num_bytes() <= static_cast<std::size_t>(room) * sizeof(TokenId));
+    CHECK(f.scheduler().stats().blocks_in_use == 0);
+  }
+  Fixture small(12, 40, 69);
+  CHECK_THROWS_WITH(small.add(segmented({2}, {1})),
+                    "rerank group: item 0 takes 280 bytes, the item cache holds 276; give it more");
+}
+
+TEST_CASE("scheduler: a group without suffixes hands back its items' keys and values") {
+  Fixture f(16, 50, 150);
+  RerankGroup request = segmented({}, {4, 5, 4, 6});
+  request.suffixes.clear();
+  request.label_tokens.clear();
+  request.answer_tokens.clear();
+  request.prefix = {TokenIds(10, 1)};
+  const GroupId id = f.add(request);
+  f.run();
+  REQUIRE(f.results[id].candidates.size() == 4);
+  for (std::size_t i = 0; i < 4; ++i) {
+    CHECK(Fixture::sum_of(*f.results[id].candidates[i].item_kv) == 70 * request.items[i].front());
+  }
+  const GroupId again = f.add(request);
+  f.run();
+  CHECK(f.results[again].candidates[3].status == Status::kOk);
+}
+
+TEST_CASE("scheduler: a cancelled group's item is finished for those who wait for it") {
+  Fixture f(32, 30);
+  const GroupId first = f.add(segmented(TokenIds(20, 2), {11}));
+  f.step();
+  f.step();
+  const RerankGroup other = segmented(TokenIds(4, 3), {11});
+  const GroupId second = f.add(other);
+  f.scheduler().cancel(first);
+  f.run();
+  CHECK(f.results[first].candidates[0].status == Status::kCancelled);
+  check_sums(f.results[second], other);
+  CHECK(f.scheduler().stats().items_computed == 1);
 }
 
 }  // namespace exp3rt

@@ -59,6 +59,12 @@ class Counters(Protocol):
     @property
     def draft_tokens_accepted(self) -> int: ...  # noqa: D102
     @property
+    def items_computed(self) -> int: ...  # noqa: D102
+    @property
+    def items_in_memory(self) -> int: ...  # noqa: D102
+    @property
+    def items_stored(self) -> int: ...  # noqa: D102
+    @property
     def candidates_done(self) -> int: ...  # noqa: D102
     @property
     def groups_done(self) -> int: ...  # noqa: D102

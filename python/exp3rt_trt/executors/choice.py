@@ -24,11 +24,15 @@ class CpuOptions:
         threads: cores to compute on; 0 for all of the process's affinity.
         kv_cache_mib: memory for keys and values, in MiB.
         max_batch_tokens: most tokens in one batch.
+        item_cache_mib: memory for the keys and values of a segmented student's items, in MiB.
+        item_kv_dtype: "int8", or "" for the type that the engine computes in.
     """
 
     threads: int
     kv_cache_mib: int
     max_batch_tokens: int
+    item_cache_mib: int = 1024
+    item_kv_dtype: str = ""
 
 
 def open_executor(engine: Engine, options: CpuOptions) -> Executor:
@@ -58,6 +62,8 @@ def open_executor(engine: Engine, options: CpuOptions) -> Executor:
                 threads=options.threads,
                 max_batch_tokens=options.max_batch_tokens,
                 kv_cache_bytes=options.kv_cache_mib << 20,
+                item_cache_bytes=options.item_cache_mib << 20,
+                item_kv_dtype=options.item_kv_dtype,
             ),
         )
     except EngineError:
