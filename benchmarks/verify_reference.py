@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from exp3rt_trt import RatingScale, Reranker
 from exp3rt_trt.cli.bench import read_workload
+from exp3rt_trt.distill.branching import cache_argument
 from exp3rt_trt.engines.sources import fingerprint, resolve
 from exp3rt_trt.groups import RawPrompts
 from exp3rt_trt.prompts import REASON_ANSWER, REASON_OPENING, SCORE_OPENING
@@ -74,7 +75,8 @@ class Reference:
 
     @torch.no_grad()
     def _logits(self, tokens: list[int], cache: DynamicCache) -> torch.Tensor:
-        out = self.model(torch.tensor([tokens]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        past = {cache_argument(self.model): cache}
+        out = self.model(torch.tensor([tokens]), **past, use_cache=True, logits_to_keep=1)
         logits: torch.Tensor = out.logits[0, -1]
         return logits
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class Transformers:
         self._model = AutoModelForCausalLM.from_pretrained(
             args.model, dtype=dtype, attn_implementation="sdpa"
         ).eval()
+        named = inspect.signature(self._model.model.forward).parameters
+        self._cache = "cache" if "cache" in named else "past_key_values"  # the name since 5.24, and before
         self._tokenizer = AutoTokenizer.from_pretrained(args.model)
         self.version = f"{transformers.__version__}, torch {torch.__version__}"
         self.dtype = args.dtype
@@ -83,7 +86,7 @@ class Transformers:
         shared = common_length(prompts)
         prefix = DynamicCache(config=self._model.config)
         if shared:
-            self._model.model(torch.tensor([prompts[0][:shared]]), past_key_values=prefix)
+            self._model.model(torch.tensor([prompts[0][:shared]]), **{self._cache: prefix})
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
         computed = shared + sum(len(prompt) - shared for prompt in prompts)
         self.prompt_tokens_computed = (self.prompt_tokens_computed or 0) + computed
@@ -100,7 +103,7 @@ class Transformers:
         lengths = torch.tensor([len(suffix) for suffix in suffixes])
         longest = int(lengths.max())
         padded = torch.tensor([suffix + suffix[-1:] * (longest - len(suffix)) for suffix in suffixes])
-        states = self._model.model(padded, past_key_values=cache).last_hidden_state
+        states = self._model.model(padded, **{self._cache: cache}).last_hidden_state
         last = states[torch.arange(len(suffixes)), lengths - 1]
         seen = torch.arange(shared + longest)[None] < shared + lengths[:, None]
         return Batch(numbers, last, cache, seen, shared + lengths)
@@ -124,7 +127,7 @@ class Transformers:
         batch.lengths = batch.lengths + tokens.shape[1]
         given = {"attention_mask": batch.seen.long(), "position_ids": positions}
         states: torch.Tensor = self._model.model(
-            tokens, past_key_values=batch.cache, **given
+            tokens, **{self._cache: batch.cache}, **given
         ).last_hidden_state
         return states[:, -1]
 

@@ -200,6 +200,7 @@ class RawPrompts:
         opening: what follows each of them.
         max_reasoning_tokens: 0 reads the label right there; else that many tokens are written first.
         answer: the forced text after the reasoning; unused without one.
+        instructions: how the prefix begins for every user; a segmented student's items see that much of it.
     """
 
     prefix: str
@@ -207,6 +208,7 @@ class RawPrompts:
     opening: str = ""
     max_reasoning_tokens: int = 0
     answer: str = ""
+    instructions: str = ""
 
 
 class RawGroupBuilder:
@@ -231,6 +233,8 @@ class RawGroupBuilder:
         rests = [suffix + prompts.opening for suffix in prompts.suffixes]
         if not rests:
             return []
+        if self._limits.layout.segmented:
+            return [(self._segmented(prompts), list(range(len(rests))))]
         cut = self._tokenizer.encode_joint(prompts.prefix, rests)
         answer, labels = self._answer(prompts, prompts.prefix + rests[0])
         by_prefix: dict[tuple[int, ...], list[int]] = {}
@@ -252,6 +256,37 @@ class RawGroupBuilder:
             )
             for prefix, numbers in by_prefix.items()
         ]
+
+    def _segmented(self, prompts: RawPrompts) -> RerankGroup:
+        """Tokenize the segments one by one: instructions, user, items (the suffixes) and the opening."""
+        if not prompts.instructions or not prompts.prefix.startswith(prompts.instructions):
+            raise InvalidInputError(
+                "instructions must be what the prefix begins with, for a segmented student"
+            )
+        if not prompts.opening:
+            raise InvalidInputError("opening is empty, and a segmented student reads the label behind it")
+        texts = [prompts.instructions, prompts.prefix[len(prompts.instructions) :]]
+        instructions, user, opening, *items = (
+            self._tokenizer.encode_segment((Piece(text, control=True),))
+            for text in (*texts, prompts.opening, *prompts.suffixes)
+        )
+        answer, labels = self._answer(prompts, prompts.prefix + prompts.suffixes[0] + prompts.opening)
+        prefix, layout = [instructions, user], self._limits.layout
+        for number, item in enumerate(items):
+            reasoning = prompts.max_reasoning_tokens
+            excess = self._limits.excess(prefix, len(opening), reasoning, len(answer), len(item))
+            if excess is not None:
+                raise InvalidInputError(f"suffixes[{number}]: {excess}")
+        return RerankGroup(
+            prefix=prefix,
+            suffixes=[opening] * len(items),
+            label_tokens=labels,
+            answer_tokens=answer,
+            max_reasoning_tokens=prompts.max_reasoning_tokens,
+            items=items,
+            item_position=layout.item_position,
+            suffix_position=layout.answer_position,
+        )
 
     def _answer(self, prompts: RawPrompts, first: str) -> tuple[TokenIds, tuple[int, ...]]:
         if prompts.max_reasoning_tokens == 0:

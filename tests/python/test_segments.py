@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from exp3rt_trt import InvalidInputError, Reranker, UserProfile
+from exp3rt_trt.groups import RawPrompts
 from exp3rt_trt.jobs import Request
 from exp3rt_trt.segments import CAUSAL, LAYOUT_FILE, SegmentLayout, layout_of, read_layout
 from segmented import LAYOUT, USER, film, make_segmented_engine, reference_ratings
@@ -139,3 +141,21 @@ def test_options_and_layouts_that_cannot_be(segmented_engine: Callable[..., Path
     (tmp_path / LAYOUT_FILE).write_text("{", encoding="utf-8")
     with pytest.raises(InvalidInputError, match=LAYOUT_FILE):
         read_layout(tmp_path)
+
+
+def test_raw_prompts_are_cut_into_segments(segmented_engine: Callable[..., Path]) -> None:
+    instructions, users = "Rate films.\n", ["The user likes war.\n", "The user likes boats.\n"]
+    films = ["A war film.\n", "A film of boats, slow love and work.\n", "A family.\n"]
+    prompts = [
+        RawPrompts(instructions + user, films, "Predicted User Rating: ", instructions=instructions)
+        for user in users
+    ]
+    with Reranker.from_pretrained(segmented_engine()) as reranker:
+        first, second = (scores.expected_ratings for scores in reranker.run_prompts(prompts))
+        assert reranker.stats().items_computed == len(films)
+        (alone,) = reranker.run_prompts([dataclasses.replace(prompts[0], suffixes=films[1:2])])
+        assert alone.expected_ratings[0] == first[1]
+        assert not np.array_equal(first, second)
+        for wrong, words in (({"instructions": "x"}, "instructions"), ({"opening": ""}, "opening")):
+            with pytest.raises(InvalidInputError, match=words):
+                list(reranker.run_prompts([dataclasses.replace(prompts[0], **wrong)]))  # type: ignore[arg-type]

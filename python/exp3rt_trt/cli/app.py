@@ -120,11 +120,27 @@ def bench(
     ] = 128,
     threads: ThreadsOption = 0,
     kv_cache_mib: CacheOption = 1024,
+    item_cache_mib: Annotated[
+        int, typer.Option(min=1, help="Memory for the items of a segmented student.")
+    ] = 1024,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Compute a segmented student's items before the clock starts.")
+    ] = False,
 ) -> None:
     """Measure how fast raw prompts are rated."""
     from exp3rt_trt.cli.bench import BenchOptions, bench_command  # noqa: PLC0415
 
-    options = BenchOptions(engine, mode.value, users, candidates, reason_tokens, threads, kv_cache_mib)
+    options = BenchOptions(
+        engine,
+        mode.value,
+        users,
+        candidates,
+        reason_tokens,
+        threads,
+        kv_cache_mib,
+        item_cache_mib,
+        warm,
+    )
     bench_command(workload, json, options)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import resource
 import time
 from dataclasses import dataclass
@@ -37,6 +39,8 @@ class BenchOptions:
     reason_tokens: int
     threads: int
     kv_cache_mib: int
+    item_cache_mib: int = 1024
+    warm: bool = False
 
 
 def bench_command(workload: Path, out: Path, options: BenchOptions) -> None:
@@ -57,9 +61,14 @@ def bench_command(workload: Path, out: Path, options: BenchOptions) -> None:
         scale=RatingScale.one_to_ten(),
         threads=options.threads,
         kv_cache_mib=options.kv_cache_mib,
+        item_cache_mib=options.item_cache_mib,
     ) as reranker:
         load_s = time.perf_counter() - started
-        scores, seconds = _run(reranker, [_prompts(user, options) for user in users])
+        instructions = _common_beginning([user["prefix"] for user in users])
+        prompts = [_prompts(user, options, instructions) for user in users]
+        if options.warm:
+            _compute_items(reranker, prompts)
+        scores, seconds = _run(reranker, prompts)
         measured = _measure(reranker, sum(map(len, scores)) / seconds if seconds else 0.0, load_s)
         results = [_user(user, of_user, reranker) for user, of_user in zip(users, scores, strict=True)]
     try:
@@ -100,11 +109,28 @@ def read_workload(path: Path, users: int | None, candidates: int | None) -> Iter
         yield {**user, "candidates": items[:candidates]}
 
 
-def _prompts(user: dict[str, Any], options: BenchOptions) -> RawPrompts:
+def _common_beginning(prefixes: list[str]) -> str:
+    """Give the lines with which all prefixes begin: the instructions."""
+    common = os.path.commonprefix(prefixes)  # noqa: RUF071  (texts, no paths)
+    return common[: common.rfind("\n") + 1]
+
+
+def _prompts(user: dict[str, Any], options: BenchOptions, instructions: str) -> RawPrompts:
     suffixes = [item["suffix"] for item in user["candidates"]]
     if options.mode == "score":
-        return RawPrompts(user["prefix"], suffixes, SCORE_OPENING)
-    return RawPrompts(user["prefix"], suffixes, REASON_OPENING, options.reason_tokens, REASON_ANSWER)
+        return RawPrompts(user["prefix"], suffixes, SCORE_OPENING, instructions=instructions)
+    return RawPrompts(
+        user["prefix"], suffixes, REASON_OPENING, options.reason_tokens, REASON_ANSWER, instructions
+    )
+
+
+def _compute_items(reranker: Reranker, prompts: list[RawPrompts]) -> None:
+    """Compute every item before the clock starts, for a user whom the workload does not have."""
+    for each in prompts:
+        stranger = dataclasses.replace(
+            each, prefix=f"{each.instructions}Nothing is known.\n", max_reasoning_tokens=0, answer=""
+        )
+        list(reranker.run_prompts([stranger]))
 
 
 def _run(reranker: Reranker, prompts: list[RawPrompts]) -> tuple[list[PromptScores], float]:

@@ -6,6 +6,7 @@ training does the same, and gradients flow through what is shared.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -74,24 +75,30 @@ def label_logits(model: Any, batch: RatingBatch) -> torch.Tensor:  # noqa: ANN40
     body, head = model.get_decoder(), model.get_output_embeddings()
     shared = batch.instructions.shape[1]
     cache = DynamicCache(config=model.config)
-    body(batch.instructions, past_key_values=cache, use_cache=True)
+    past = {cache_argument(body): cache}
+    body(batch.instructions, **past, use_cache=True)
 
     cache.batch_select_indices(torch.zeros(len(batch.users), dtype=torch.long))
     seen = torch.ones(len(batch.users), shared, dtype=torch.long)
     seen = torch.cat([seen, _mask(batch.users, batch.user_lengths)], dim=1)
     places = (shared + torch.arange(batch.users.shape[1])).expand(batch.users.shape)
-    body(batch.users, past_key_values=cache, use_cache=True, attention_mask=seen, position_ids=places)
+    body(batch.users, **past, use_cache=True, attention_mask=seen, position_ids=places)
 
     cache.batch_select_indices(batch.parents)
     seen = torch.cat([seen[batch.parents], _mask(batch.items, batch.item_lengths)], dim=1)
     start = shared + batch.user_lengths[batch.parents]
     places = start[:, None] + torch.arange(batch.items.shape[1])
-    out = body(batch.items, past_key_values=cache, use_cache=True, attention_mask=seen, position_ids=places)
+    out = body(batch.items, **past, use_cache=True, attention_mask=seen, position_ids=places)
 
     last = out.last_hidden_state[torch.arange(len(batch.items)), batch.item_lengths - 1]
     rows = head.weight[batch.label_tokens]  # [num_labels, hidden_size]
     logits: torch.Tensor = (last @ rows.T).float()
     return logits
+
+
+def cache_argument(model: Any) -> str:  # noqa: ANN401
+    """Return what the model calls its cache: transformers 5.24 has another name for it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _padded(sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
