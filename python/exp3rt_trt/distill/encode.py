@@ -6,7 +6,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from exp3rt_trt.engines import families
 from exp3rt_trt.engines.chat import end_of_turn
@@ -16,6 +16,7 @@ from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.groups import GroupBuilder
 from exp3rt_trt.jobs import Limits, Request
 from exp3rt_trt.prompts import DEFAULT, PLAIN, Chat, Mode, Piece, PromptTemplate
+from exp3rt_trt.segments import CAUSAL, SegmentLayout, SegmentName
 from exp3rt_trt.tokenization import PromptTokenizer
 
 if TYPE_CHECKING:
@@ -27,14 +28,18 @@ if TYPE_CHECKING:
     from exp3rt_trt.tokenization import TokenIds
 
 
+Prompt: TypeAlias = "dict[SegmentName, TokenIds]"  # in the order of `SEGMENTS`
+
+
 @dataclass(frozen=True)
 class EncodedGroup:
-    """A user's rows: token ids of what they share and of what each adds, up to the label.
+    """A user's rows: token ids of their segments, up to the label.
 
     Args:
         instructions: the same for all users.
         user: the same for all rows.
-        items: of each row, the forced answer included.
+        items: of each row.
+        answer: the same for all rows, the last token before the label at its end.
         ratings: of each row, on the scale's values.
         label_tokens: of each label of the scale.
     """
@@ -42,8 +47,16 @@ class EncodedGroup:
     instructions: TokenIds
     user: TokenIds
     items: list[TokenIds]
+    answer: TokenIds
     ratings: list[float]
     label_tokens: tuple[int, ...]
+
+    def prompts(self) -> list[Prompt]:
+        """Return each row's prompt by segments."""
+        return [
+            {"instructions": self.instructions, "user": self.user, "item": item, "answer": self.answer}
+            for item in self.items
+        ]
 
 
 class Encoder:
@@ -53,12 +66,19 @@ class Encoder:
         checkpoint: of the student: a directory or a .gguf file.
         scale: what the student answers with.
         template: where the texts go.
+        layout: how the student reads a prompt; bounds the lengths of its segments.
 
     Raises:
         BuildError: if the checkpoint is damaged, or a digit is not one token.
     """
 
-    def __init__(self, checkpoint: Path, scale: RatingScale, template: PromptTemplate = DEFAULT) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        scale: RatingScale,
+        template: PromptTemplate = DEFAULT,
+        layout: SegmentLayout = CAUSAL,
+    ) -> None:
         source = open_checkpoint(checkpoint)
         where = str(source.config_path)
         dims = families.dimensions(source.config, where)
@@ -74,7 +94,7 @@ class Encoder:
             template=template,
             scale=scale,
             chat=self._chat,
-            limits=Limits(dims.max_context, sys.maxsize, 1),
+            limits=Limits(dims.max_context, sys.maxsize, 1, layout),
             end_tokens=facts.end_tokens,
             max_reasoning_tokens=0,
         )
@@ -95,7 +115,8 @@ class Encoder:
         return EncodedGroup(
             instructions,
             user,
-            [suffix + group.answer_tokens for suffix in group.suffixes],
+            group.items or group.suffixes,
+            group.suffixes[0] if group.items else group.answer_tokens,
             [row.rating for row in rows],
             tuple(group.label_tokens),
         )

@@ -12,6 +12,7 @@ from exp3rt_trt.distill.augment import AverageFit, only_averages, thin_out
 from exp3rt_trt.distill.ratings import Split, by_user, read_ratings, split_rows
 from exp3rt_trt.distill.texts import read_texts
 from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.segments import SegmentLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from exp3rt_trt.evaluate.rows import RatingRow
 
 ITEMS_PER_INVENTED_USER = 5
-Example = dict[str, Any]  # {"group": fields of an EncodedGroup} or {"text": input_ids and labels}
+# {"group": fields of an EncodedGroup} or {"text": input_ids and labels}; and {"layout": fields of a SegmentLayout}
+Example = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,12 @@ def make_examples(recipe: Recipe, encoder: Encoder, text_encoder: Encoder) -> Ex
         shrink = train.first_shrink + (train.last_shrink - train.first_shrink) * done
         rows = thin_out(next(users), random, keep)
         examples.append(_group([fit.shrink(row, shrink) for row in rows], encoder))
-    held_out = by_user(first.validation)[: train.validation_users]
-    return Examples(examples, [_group(rows, encoder) for rows in held_out], left_out)
+    held_out = [_group(rows, encoder) for rows in by_user(first.validation)[: train.validation_users]]
+    for example in (*examples, *held_out):
+        example["layout"] = asdict(train.layout)
+    if train.random_positions:
+        _draw_positions(examples, recipe)
+    return Examples(examples, held_out, left_out)
 
 
 def read_splits(recipe: Recipe) -> list[Split]:
@@ -78,7 +84,7 @@ def read_splits(recipe: Recipe) -> list[Split]:
         pairs = pairs or found
         if found != pairs:
             raise InvalidInputError(f"{name}: its users and items are not those of {data.ratings[0]}")
-        split = split_rows(rows, recipe.seed, data.validation_share, data.test_share)
+        split = split_rows(rows, data.split_seed or recipe.seed, data.validation_share, data.test_share)
         if not all(split):
             raise InvalidInputError(f"{name}: too few users: one of train, validation and test has none")
         splits.append(split)
@@ -105,3 +111,17 @@ def _texts(recipe: Recipe, encoder: Encoder, random: np.random.Generator) -> tup
 
 def _group(rows: list[RatingRow], encoder: Encoder) -> Example:
     return {"group": asdict(encoder.encode(rows))}
+
+
+def _draw_positions(examples: list[Example], recipe: Recipe) -> None:
+    """Draw the positions of items and answers anew for each step, with room for the longest segments."""
+    layout, step = recipe.train.layout, recipe.train.users_per_step
+    random = np.random.default_rng([recipe.seed, 1])  # the rows are those of a run with fixed positions
+    groups = [example["group"] for example in examples if "group" in example]
+    prefix = max(len(group["instructions"]) + len(group["user"]) for group in groups)
+    longest = max(len(item) for group in groups for item in group["items"])
+    for first in range(0, len(examples), step):
+        item = int(random.integers(prefix, layout.item_position, endpoint=True))
+        answer = int(random.integers(item + longest, layout.answer_position, endpoint=True))
+        for example in examples[first : first + step]:
+            example["layout"] = asdict(SegmentLayout("segmented", item, answer))

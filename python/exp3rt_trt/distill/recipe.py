@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.segments import CAUSAL, SegmentLayout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,7 @@ class DataRecipe:
         text_highest: of the scale of the rationales; the ratings' scale if 0.
         validation_share: of the users.
         test_share: of the users; they are looked at by the last step alone.
+        split_seed: of the split; the recipe's seed if 0.
     """
 
     ratings: tuple[str, ...]
@@ -45,6 +47,7 @@ class DataRecipe:
     text_highest: int = 0
     validation_share: float = 0.1
     test_share: float = 0.2
+    split_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class TrainRecipe:
 
     Args:
         start: folder of an adapter to go on from; a fresh one of `rank` and `first_layer` if empty.
+        attention: "causal" or "segmented": what an item's tokens see; see `segments.SegmentLayout`.
+        item_position: of an item's first token, if segmented.
+        answer_position: of the answer's first token, if segmented.
+        random_positions: draw both anew for each step, at most those above, which serve after training.
         average_steps: steps on averages alone, which come first.
         steps: steps on rows (and texts) after them.
         users_per_step: whole users in a batch.
@@ -66,7 +73,7 @@ class TrainRecipe:
         label_width: standard deviation of the soft labels, in ratings.
         squared_weight: of the expected rating's squared error beside the labels' cross-entropy.
         validation_users: looked at during training.
-        evaluations: how often.
+        evaluations: how often; once more at the end.
         patience: evaluations without a better RMSE after which training ends; 0 for never.
         longest_text: in tokens; longer texts are left out and counted.
         save_steps: a killed training goes on from the last of these.
@@ -74,6 +81,10 @@ class TrainRecipe:
     """
 
     start: str = ""
+    attention: str = "causal"
+    item_position: int = 1024
+    answer_position: int = 2048
+    random_positions: bool = False
     average_steps: int = 40
     steps: int = 200
     users_per_step: int = 4
@@ -92,6 +103,13 @@ class TrainRecipe:
     save_steps: int = 10
     quantized: bool = False
 
+    @property
+    def layout(self) -> SegmentLayout:
+        """How the student reads a prompt; raises InvalidInputError, naming the key that is faulty."""
+        if self.attention == "causal":
+            return CAUSAL
+        return SegmentLayout(self.attention, self.item_position, self.answer_position)  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -103,7 +121,7 @@ class Recipe:
         data: rows and their split.
         train: how long and how.
         dtype: of the engine.
-        seed: of the split, the order and what is left out.
+        seed: of the split, the order and what is left out, and of the adapter.
         threads: that torch computes on; 0 for all.
     """
 
@@ -133,6 +151,10 @@ def read_recipe(path: Path) -> Recipe:
         raise InvalidInputError(f"{path}: cannot be read: {error}") from None
     data = _table(DataRecipe, given.pop("data", {}), f"{path}: [data]")
     train = _table(TrainRecipe, given.pop("train", {}), f"{path}: [train]")
+    try:
+        train.layout  # noqa: B018  (raises if it is faulty)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: [train]: {error}") from None
     recipe = _table(Recipe, {**given, "data": data, "train": train}, str(path))
     folder = path.resolve().parent
     data = dataclasses.replace(

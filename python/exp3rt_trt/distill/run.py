@@ -18,6 +18,7 @@ from exp3rt_trt.evaluate.bootstrap import Bootstrap
 from exp3rt_trt.evaluate.predictors import student, user_item_bias
 from exp3rt_trt.evaluate.ratings import measure_ratings
 from exp3rt_trt.reranker import Reranker
+from exp3rt_trt.segments import LAYOUT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,16 +60,21 @@ def distill(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dist
     inputs = {
         "base": hashes(base.files),
         "data": list(hashes(data).values()),
-        "split": [recipe.data.highest, recipe.data.validation_share, recipe.data.test_share],
+        "split": [
+            recipe.data.highest,
+            recipe.data.validation_share,
+            recipe.data.test_share,
+            recipe.data.split_seed,
+        ],
         "texts": [recipe.data.text_passes, recipe.data.text_highest],
         "train": asdict(recipe.train),
-        "start": hashes(sorted(Path(recipe.train.start).glob("adapter_*"))) if recipe.train.start else {},
+        "start": hashes(adapter_files(Path(recipe.train.start))) if recipe.train.start else {},
         "seed": recipe.seed,
     }
     say("train")
     trained, validation = run_step(work, "train", inputs, lambda folder: train(recipe, folder))
     adapter = trained / "adapter"
-    merged_inputs = {**hashes(base.files), **hashes(sorted(adapter.glob("adapter_*")))}
+    merged_inputs = {**hashes(base.files), **hashes(adapter_files(adapter))}
     say("merge")
     merged, _ = run_step(work, "merge", merged_inputs, lambda folder: _merge(recipe, adapter, folder))
     built_inputs = {**merged_inputs, "dtype": recipe.dtype, "package": _core.__version__}
@@ -78,6 +84,11 @@ def distill(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dist
     judged_inputs = {**built_inputs, **inputs}
     _, test = run_step(work, "evaluate", judged_inputs, lambda _: _evaluate(recipe, built / "engine"))
     return Distilled(adapter, merged, built / "engine", validation, test)
+
+
+def adapter_files(folder: Path) -> list[Path]:
+    """Return the files that say what an adapter does."""
+    return [*sorted(folder.glob("adapter_*")), *folder.glob(LAYOUT_FILE)]
 
 
 def _merge(recipe: Recipe, adapter: Path, folder: Path) -> dict[str, Any]:

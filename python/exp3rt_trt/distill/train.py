@@ -10,6 +10,7 @@ from exp3rt_trt.distill.merge import save_checkpoint
 from exp3rt_trt.engines.sources import open_checkpoint, resolve
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.rating import RatingScale
+from exp3rt_trt.segments import LAYOUT_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,9 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
         torch.set_num_threads(recipe.threads)
     base, scale = resolve(recipe.base), scale_of(recipe)
     text_scale = _scale("text_highest", recipe.data.text_highest or recipe.data.highest)
-    examples = make_examples(recipe, Encoder(base, scale), Encoder(base, text_scale))
+    layout = recipe.train.layout
+    encoders = [Encoder(base, ratings, layout=layout) for ratings in (scale, text_scale)]
+    examples = make_examples(recipe, *encoders)
     if base.is_file():  # transformers would keep a GGUF file's weights packed
         save_checkpoint(open_checkpoint(base), out / "base")
         base = out / "base"
@@ -75,6 +78,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
     errors = trainer.evaluate()
     model.peft_config["default"].base_model_name_or_path = recipe.base  # not the folder of this run
     trainer.save_model(str(out / "adapter"))
+    if layout.segmented:
+        (out / "adapter" / LAYOUT_FILE).write_text(layout.to_json(), encoding="utf-8")
     return {
         "validation_rmse": errors["eval_rmse"],
         "validation_mae": errors["eval_mae"],
@@ -97,7 +102,7 @@ def _arguments(recipe: Recipe, out: Path, examples: list[Example]) -> Any:  # no
 
     given, gpu = recipe.train, torch.cuda.is_available()
     steps = -(-len(examples) // given.users_per_step)
-    between = max(1, steps // given.evaluations)
+    between = max(1, steps // max(1, given.evaluations))
     return SFTConfig(
         output_dir=str(out),
         max_steps=steps,
@@ -111,7 +116,7 @@ def _arguments(recipe: Recipe, out: Path, examples: list[Example]) -> Any:  # no
         bf16=False,  # no autocast: the base is in bf16 itself, the adapter in float32
         use_cpu=not gpu,
         gradient_checkpointing=False,
-        eval_strategy="steps",
+        eval_strategy="steps" if given.evaluations else "no",
         eval_steps=between,
         save_steps=between if given.patience else given.save_steps,
         save_total_limit=2,

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from trl import SFTTrainer
 
-from exp3rt_trt.distill.branching import RatingBatch, label_logits, make_batch
+from exp3rt_trt.distill.branching import label_logits, make_batch
 from exp3rt_trt.distill.encode import EncodedGroup
 from exp3rt_trt.distill.losses import rating_loss
+from exp3rt_trt.segments import SegmentLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +56,7 @@ class MixedCollator:
         texts = [example["text"] for example in examples if example.get("text")]
         inputs: dict[str, Any] = {}
         if groups:
-            inputs["groups"] = make_batch(groups)._asdict()  # a dict, so that Trainer moves it to the device
+            inputs["groups"] = make_batch(groups, SegmentLayout(**examples[0]["layout"]))
         if texts:
             inputs["texts"] = self._texts(texts)
         return inputs
@@ -82,11 +83,10 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped
         """Return the sum of the ratings' and the texts' mean losses; the outputs are the expected ratings."""
         loss, expected = torch.zeros(()), torch.zeros(0)
         if "groups" in inputs:
-            batch = RatingBatch(**inputs["groups"])
-            logits = label_logits(self.accelerator.unwrap_model(model), batch)
-            target = self._objective
+            logits = label_logits(self.accelerator.unwrap_model(model), inputs["groups"])
+            target, ratings = self._objective, inputs["groups"]["ratings"]
             loss, expected = rating_loss(
-                logits, batch.ratings, target.values, target.width, target.squared_weight
+                logits, ratings, target.values, target.width, target.squared_weight
             )
         if "texts" in inputs:
             loss = loss + super().compute_loss(model, inputs["texts"])
