@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from exp3rt_trt._core import RerankGroup
@@ -69,7 +70,7 @@ class CandidateStream:
                 number = await done.get()
                 self._finished[number] = results = self._parts[number].result()
                 left -= 1
-                yield results[0]
+                yield replace(results[0], rank=None)
         finally:
             if left:
                 self.cancel()

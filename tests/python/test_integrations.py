@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from exp3rt_trt import RankedResults, Reranker
 
 QUERY = "Likes slow films about work."
-TEXTS = ["A baker at work.", " ", "A war.", "A ship at sea."]  # the second cannot be rated
-TITLES = ["The Baker", "Nothing", None, "The Ship"]
+TEXTS = ["A ship at sea.", " ", "A war.", "A baker at work."]  # the second cannot be rated
+TITLES = ["The Ship", "Nothing", None, "The Baker"]
 METADATA: list[dict[str, Any]] = [{"title": title, "year": 1998} for title in TITLES]
 METADATA[1] = {"year": 1998}
 
@@ -96,7 +96,7 @@ def test_haystack(engine: Path, expected: RankedResults) -> None:
     given = [haystack.Document(content=text, meta=m) for text, m in zip(TEXTS, METADATA, strict=True)]
     pipeline = haystack.Pipeline()
     pipeline.add_component("ranker", RerankerRanker(str(engine), options=OPTIONS))
-    again = haystack.Pipeline.loads(pipeline.dumps())
+    again = haystack.Pipeline.loads(pipeline.dumps(), allowed_modules=[RerankerRanker.__module__])
     got = again.run({"ranker": {"query": QUERY, "documents": given}})["ranker"]["documents"]
     assert [(d.content, d.score, "error" in d.meta) for d in got] == told(expected)
     assert {d.id for d in got} == {d.id for d in given}

@@ -30,6 +30,9 @@ class RerankerRanker:
         mode: see `Reranker.rank`.
         options: of `Reranker.from_pretrained`; what is not JSON keeps the pipeline from being written down.
 
+    A pipeline that was written down is read with `allowed_modules=["exp3rt_trt.integrations.haystack"]`:
+    Haystack makes objects of no module that it was not told to trust.
+
     Example:
         >>> pipeline.add_component("ranker", RerankerRanker("engines/student", top_k=5))  # doctest: +SKIP
     """
@@ -62,7 +65,7 @@ class RerankerRanker:
         made: RerankerRanker = default_from_dict(cls, data)
         return made
 
-    @component.output_types(documents=list[Document])
+    @component.output_types(documents=list[Document])  # type: ignore[untyped-decorator]
     def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, Any]:
         """Return `documents` in order of expected rating; `top_k` stands before that of the component.
 

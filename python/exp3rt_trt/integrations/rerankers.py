@@ -30,7 +30,8 @@ class RerankerRanker(BaseRanker):  # type: ignore[misc]  # untyped without the e
         mode: "score" or "reason".
 
     Example:
-        >>> RerankerRanker(reranker).rank("Likes slow films.", ["A baker.", "A war."]).top_k(1)  # doctest: +SKIP
+        >>> ranker = RerankerRanker(reranker)  # doctest: +SKIP
+        >>> ranker.rank("Likes slow films about work.", ["A baker.", "A war."]).top_k(1)
     """
 
     def __init__(self, reranker: Reranker, mode: Mode = "score") -> None:

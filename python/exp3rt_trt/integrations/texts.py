@@ -22,10 +22,11 @@ def text_items(documents: Iterable[tuple[str | None, Mapping[str, Any]]]) -> lis
     Returns:
         Candidates whose ids are the places of the documents, whose own ids may be missing or repeat.
     """
-    return [
-        Item(place, title=title if isinstance(title := metadata.get("title"), str) else None, description=text)
-        for place, (text, metadata) in enumerate(documents)
-    ]
+    items = []
+    for place, (text, metadata) in enumerate(documents):
+        title = metadata.get("title")
+        items.append(Item(place, title=title if isinstance(title, str) else None, description=text))
+    return items
 
 
 def in_order(ranked: RankedResults, top_k: int | None) -> list[tuple[int, RankedItem]]:

@@ -102,10 +102,10 @@ class Metrics:
     def text(self) -> bytes:
         """Return all of them in Prometheus' text format."""
         if FOLDER not in os.environ:
-            return generate_latest(self._registry)
+            return bytes(generate_latest(self._registry))
         everyone = CollectorRegistry()
-        MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
-        return generate_latest(everyone)
+        MultiProcessCollector(everyone)
+        return bytes(generate_latest(everyone))
 
 
 def _gauge(name: str, words: str, registry: CollectorRegistry) -> Gauge:

@@ -106,4 +106,4 @@ def _forget_the_dead() -> None:
     for path in Path(folder).glob("gauge_live*_*.db"):
         pid = int(path.stem.rpartition("_")[2])
         if not Path(f"/proc/{pid}").exists():
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+            mark_process_dead(pid)
