@@ -96,8 +96,11 @@ def test_lines_of_json_then_the_ranking(client: httpx.Client, reranker: Reranker
 
 
 def test_candidates_come_before_the_last_is_done(client: httpx.Client) -> None:
-    with client.stream("POST", PROFILE, json={**LONG, "stream": True}, timeout=60) as answer:
-        first = json.loads(next(answer.iter_lines()))
+    items = [{"item_id": str(n), "description": f"Number {n}. " * 60} for n in range(800)]
+    body = {**LONG, "items": items, "stream": True}
+    with client.stream("POST", PROFILE, json=body, timeout=60) as answer:
+        lines = answer.iter_lines()  # kept: who lets go of it closes the connection
+        first = json.loads(next(lines))
         assert first["candidate"]["status"] == "ok"
         assert metric(client.get("/metrics").text, "exp3rt_requests_running") == 1
     until(lambda: metric(client.get("/metrics").text, "exp3rt_requests_running") == 0)
