@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from exp3rt_trt.executors import GroupResult
     from exp3rt_trt.generation import Generator
     from exp3rt_trt.inputs import ItemLike, UserLike, UserProfile
-    from exp3rt_trt.prompts import PromptTemplate, RankingMode
+    from exp3rt_trt.prompts import Mode, PromptTemplate, RankingMode
     from exp3rt_trt.results import RankedResults
     from exp3rt_trt.stats import RerankerStats
+    from exp3rt_trt.streams import CandidateStream
 
 
 class Reranker:
@@ -94,6 +95,7 @@ class Reranker:
         manifest = engine.manifest
         self.engine = engine
         self.scale = scale or RatingScale.one_to_five()
+        self.max_reasoning_tokens = max_reasoning_tokens
         self._tokenizer = PromptTokenizer(engine.tokenizer_path)
         kv_dtype = item_kv_dtype or (_kv_dtype_of(catalog) if catalog is not None else "")
         options = CpuOptions(threads, kv_cache_mib, max_batch_tokens, item_cache_mib, kv_dtype)
@@ -205,10 +207,49 @@ class Reranker:
         cache_salt: str = "",
     ) -> RankedResults:
         """As `rank`, without blocking the event loop; cancelling the task stops the computation."""
-        import asyncio  # noqa: PLC0415  (not needed by those who do not use it)
+        from exp3rt_trt.starting import in_thread  # noqa: PLC0415  (asyncio is not needed by all)
 
         request = Request(mode, top_k, timeout_s, uncertainty, cache_salt)
-        return await (await asyncio.to_thread(self._start, user, candidates, request)).wait()
+        pending = await in_thread(
+            lambda rest: self._start(user, candidates, replace(request, timeout_s=rest)), timeout_s
+        )
+        return await pending.wait()
+
+    async def stream(
+        self,
+        user: UserLike,
+        candidates: Iterable[ItemLike],
+        *,
+        top_k: int | None = None,
+        mode: Mode = "score",
+        timeout_s: float | None = None,
+        cache_salt: str = "",
+    ) -> CandidateStream:
+        """Start to rate a user's candidates, each of which comes back as it finishes.
+
+        The arguments are those of `rank`. The numbers are the same; each candidate is a group of its own,
+        which finds the prefix in the cache.
+
+        Returns:
+            Candidates to iterate over, and their ranking in the end.
+
+        Raises:
+            InvalidInputError: naming the user's field or the option that cannot be used; for mode "adaptive",
+                since what is reasoned for is known when all are scored.
+            EngineError: if the Reranker is closed.
+        """
+        from exp3rt_trt.starting import in_thread  # noqa: PLC0415  (asyncio is not needed by all)
+        from exp3rt_trt.streams import CandidateStream  # noqa: PLC0415
+
+        if mode not in ("score", "reason"):
+            raise InvalidInputError(f'mode must be "score" or "reason" in a stream, not {mode!r}')
+        request = Request(mode, top_k, timeout_s, cache_salt=cache_salt)
+
+        def start(rest: float | None) -> CandidateStream:
+            job = self._groups.build(user, candidates, replace(request, timeout_s=rest), mode)
+            return CandidateStream(job, self._start_job)
+
+        return await in_thread(start, timeout_s)
 
     def rank_many(
         self,
