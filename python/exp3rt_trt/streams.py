@@ -116,6 +116,7 @@ def split(job: Job) -> list[Job]:
     fields = _fields(job.group) if job.group is not None else {}
     suffixes = job.group.suffixes if job.group is not None else []
     items = job.group.items if job.group is not None else []
+    stored = job.group.stored if job.group is not None else []
     number = 0
     for slot in job.slots:
         group = None
@@ -123,6 +124,7 @@ def split(job: Job) -> list[Job]:
             group = RerankGroup(
                 suffixes=_one(suffixes, number),
                 items=_one(items, number),
+                stored=_one(stored, number),
                 **fields,  # type: ignore[arg-type]
             )
             number += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 import sqlite3
@@ -291,3 +292,14 @@ def test_a_closed_reranker_lets_go_of_it(engine: Path, catalog: Path) -> None:
     reranker.close()
     reranker.close()
     assert reranker.catalog.find(group[0]) is None
+
+
+def test_a_stream_reads_the_catalogue_too(engine: Path, built: Path) -> None:
+    with open_(engine, catalog=built) as reranker:
+
+        async def main() -> int:
+            return len([item async for item in await reranker.stream(USER, FILMS)])
+
+        assert asyncio.run(main()) == len(FILMS)
+        assert reranker.stats().items_stored == len(FILMS)
+        assert reranker.stats().items_computed == 0
