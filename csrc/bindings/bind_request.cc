@@ -129,6 +129,14 @@ void bind_request(py::module_& module) {
       .def_readonly("reuse_suffixes", &RerankGroup::reuse_suffixes)
       .def_readonly("cache_salt", &RerankGroup::cache_salt)
       .def_readonly("items", &RerankGroup::items)
+      .def_property_readonly(
+          "stored",
+          [](const RerankGroup& group) {
+            std::vector<std::shared_ptr<ItemKv>> stored;
+            for (const ItemKvPtr& item : group.stored) stored.push_back(std::const_pointer_cast<ItemKv>(item));
+            return stored;
+          },
+          "Keys and values of each item, None for those to be computed; empty if there are none.")
       .def_readonly("item_position", &RerankGroup::item_position)
       .def_readonly("suffix_position", &RerankGroup::suffix_position);
   bind_results(module);

@@ -65,6 +65,11 @@ class RerankGroup:
     def reuse_suffixes(self) -> bool:
         ...
     @property
+    def stored(self) -> list[ItemKv]:
+        """
+        Keys and values of each item, None for those to be computed; empty if there are none.
+        """
+    @property
     def suffix_position(self) -> int:
         ...
     @property

@@ -17,3 +17,7 @@ class EngineError(Exp3rtError, RuntimeError):
 
 class BuildError(Exp3rtError, RuntimeError):
     """An engine cannot be built; the message names the checkpoint's file, field or tensor."""
+
+
+class CatalogError(Exp3rtError, RuntimeError):
+    """A catalogue cannot be used; the message names the folder or file and what is wrong with it."""

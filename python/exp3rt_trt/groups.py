@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from exp3rt_trt._core import RerankGroup
 from exp3rt_trt.errors import InvalidInputError
@@ -14,6 +14,9 @@ from exp3rt_trt.prompts import Chat, Mode, Piece, PromptTemplate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from exp3rt_trt._core import ItemKv
+    from exp3rt_trt.catalog import Catalog
+    from exp3rt_trt.inputs import Item
     from exp3rt_trt.rating import RatingScale
     from exp3rt_trt.tokenization import PromptTokenizer, TokenIds
 
@@ -61,6 +64,7 @@ class GroupBuilder:
         self._scale = scale
         self._limits = limits
         self._end_tokens = end_tokens
+        self.catalog: Catalog | None = None  # where items of a segmented student are looked up
         start = [] if chat.before_system else tokenizer.start_tokens()
         instructions = template.instructions_segment(scale, chat)
         self._instructions = start + tokenizer.encode_segment(instructions, after=start)
@@ -112,6 +116,7 @@ class GroupBuilder:
             prefix=prefix,
             suffixes=suffixes,
             **self._segments(items),
+            stored=cast("list[ItemKv]", self._stored(items)),  # None: computed here
             label_tokens=ending.labels,
             answer_tokens=ending.answer,
             max_reasoning_tokens=ending.max_reasoning_tokens,
@@ -124,32 +129,31 @@ class GroupBuilder:
             profile.user_id, slots, group if suffixes else None, mode, None if staged else request.top_k
         )
 
-    def build_items(self, candidates: object) -> tuple[list[Slot], RerankGroup]:
-        """Check and tokenize items for a segmented student, to be computed without any user.
+    @property
+    def instructions(self) -> TokenIds:
+        """Token ids of the segment that is the same for all users and items."""
+        return self._instructions
+
+    def item_tokens(self, items: Sequence[Item]) -> list[TokenIds]:
+        """Return the token ids of each item's segment, of a segmented student."""
+        return self._encode(items, self._endings["score"])
+
+    def item_excess(self, tokens: TokenIds) -> str | None:
+        """Return in which way an item's segment is too long, or None if it fits."""
+        return self._limits.excess([self._instructions], 0, 0, 0, len(tokens))
+
+    def build_items(self, items: Sequence[TokenIds]) -> RerankGroup:
+        """Lay out items of a segmented student, to be computed without any user.
 
         Args:
-            candidates: an iterable, see `inputs.as_item`.
-
-        Returns:
-            A slot for each, faulty ones with a status and an error; a group of the items of the others.
-
-        Raises:
-            InvalidInputError: for a fault of the list as a whole.
+            items: token ids of their segments, none too long.
         """
-        slots = make_slots(as_candidates(candidates))
-        items = []
-        for number, item in self._items(slots, self._endings["score"]):
-            excess = self._limits.excess([self._instructions], 0, 0, 0, len(item))
-            if excess is None:
-                items.append(item)
-            else:
-                slots[number] = _too_long(slots[number], number, excess)
         segments = self._segments(items)
-        return slots, RerankGroup(
+        return RerankGroup(
             prefix=[self._instructions], suffixes=[], label_tokens=[], answer_tokens=[], **segments
         )
 
-    def _segments(self, items: list[TokenIds]) -> dict[str, Any]:
+    def _segments(self, items: Sequence[TokenIds]) -> dict[str, Any]:
         """Return a group's fields for items that are segments of their own; none for a causal student."""
         layout = self._limits.layout
         if not layout.segmented:
@@ -160,15 +164,22 @@ class GroupBuilder:
             "suffix_position": layout.answer_position,
         }
 
+    def _stored(self, items: Sequence[TokenIds]) -> list[ItemKv | None]:
+        return [] if self.catalog is None else [self.catalog.find(item) for item in items]
+
     def _items(self, slots: Sequence[Slot], ending: _Ending) -> list[tuple[int, TokenIds]]:
-        numbers, texts = [], []
-        for number, slot in enumerate(slots):
-            if slot.item is not None and slot.status == "ok":
-                (piece,) = self._template.item_segment(slot.item, self._scale)
-                numbers.append(number)
-                texts.append(piece.text)
-        encoded = self._tokenizer.encode_texts(texts, after=self._anything)
-        return [(number, tokens + ending.closing) for number, tokens in zip(numbers, encoded, strict=True)]
+        good = [
+            (number, slot.item)
+            for number, slot in enumerate(slots)
+            if slot.item is not None and slot.status == "ok"
+        ]
+        encoded = self._encode([item for _, item in good], ending)
+        return [(number, tokens) for (number, _), tokens in zip(good, encoded, strict=True)]
+
+    def _encode(self, items: Sequence[Item], ending: _Ending) -> list[TokenIds]:
+        segments = [self._template.item_segment(item, self._scale) for item in items]
+        encoded = self._tokenizer.encode_texts([piece.text for (piece,) in segments], after=self._anything)
+        return [tokens + ending.closing for tokens in encoded]
 
     def _ending(self, chat: Chat, mode: Mode, max_reasoning_tokens: int) -> _Ending:
         encode = self._tokenizer.encode_segment

@@ -83,13 +83,14 @@ def as_user(source: object) -> UserProfile:
     )
 
 
-def as_item(source: object, position: int) -> Item:
+def as_item(source: object, position: int, where: str | None = None) -> Item:
     """Return a candidate as a checked `Item`.
 
     Args:
         source: an Item; a mapping with its fields, of which unknown keys become metadata; the description's
             text, whose id is then its position; or any object with an attribute `item_id`.
         position: of the candidate among the candidates, for messages.
+        where: what messages call it instead.
 
     Returns:
         A new Item; the texts are stripped of white space at both ends, and empty ones are None.
@@ -97,7 +98,7 @@ def as_item(source: object, position: int) -> Item:
     Raises:
         InvalidInputError: naming the candidate and the field.
     """
-    where = f"candidates[{position}]"
+    where = where or f"candidates[{position}]"
     if isinstance(source, str):
         given: Mapping[str, Any] = {"item_id": str(position), "description": source}
     else:

@@ -62,7 +62,7 @@ class Pending(Generic[_Output]):
         self._executor = executor
         self._finish = finish
         self._recover = recover
-        self.num_candidates = sum(len(group.suffixes) for group in groups)
+        self.num_candidates = sum(len(group.suffixes or group.items) for group in groups)
         self._ids: list[int] = []
         self.futures: list[Future[GroupResult]] = []
         try:

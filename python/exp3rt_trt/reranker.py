@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exp3rt_trt.adaptive import AdaptivePending, contenders
-from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.errors import Exp3rtError, InvalidInputError
 from exp3rt_trt.executors.choice import CpuOptions
 from exp3rt_trt.groups import GroupBuilder, RawGroupBuilder, RawPrompts
 from exp3rt_trt.inputs import as_user
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from exp3rt_trt.catalog import Catalog
+    from exp3rt_trt.catalog.encoder import ItemEncoder
     from exp3rt_trt.engines.engine import Engine
     from exp3rt_trt.errors import EngineError
     from exp3rt_trt.executors import GroupResult
     from exp3rt_trt.generation import Generator
     from exp3rt_trt.inputs import ItemLike, UserLike, UserProfile
-    from exp3rt_trt.prompts import PromptTemplate, RankingMode
+    from exp3rt_trt.prompts import Mode, PromptTemplate, RankingMode
     from exp3rt_trt.results import RankedResults
     from exp3rt_trt.stats import RerankerStats
+    from exp3rt_trt.streams import CandidateStream
 
 
 class Reranker:
@@ -55,10 +59,15 @@ class Reranker:
         max_batch_tokens: most tokens that go through the model at once.
         max_reasoning_tokens: where reasoning is cut off.
         item_cache_mib: memory for the keys and values of a segmented student's items, in MiB.
-        item_kv_dtype: "int8" keeps those in a third of the memory; "" for the engine's own type.
+        item_kv_dtype: "int8" keeps those in a third of the memory; "" for the type of the catalogue, or else
+            the engine's own.
+        catalog: folder of such items, computed ahead of time by `exp3rt-trt catalog build`; its other items
+            are computed as ever.
 
     Raises:
-        InvalidInputError: naming the option that is out of range.
+        InvalidInputError: naming the option that is out of range, or if there is a catalogue and the engine
+            reads items behind their user.
+        CatalogError: if the catalogue is damaged, or was computed with something else.
         EngineError: if the engine cannot run here, or a label of the scale is not one token.
 
     Example:
@@ -79,14 +88,17 @@ class Reranker:
         max_reasoning_tokens: int = 256,
         item_cache_mib: int = 1024,
         item_kv_dtype: str = "",
+        catalog: str | os.PathLike[str] | None = None,
     ) -> None:
         if max_reasoning_tokens < 1:
             raise InvalidInputError(f"max_reasoning_tokens must be at least 1, not {max_reasoning_tokens}")
         manifest = engine.manifest
         self.engine = engine
         self.scale = scale or RatingScale.one_to_five()
+        self.max_reasoning_tokens = max_reasoning_tokens
         self._tokenizer = PromptTokenizer(engine.tokenizer_path)
-        options = CpuOptions(threads, kv_cache_mib, max_batch_tokens, item_cache_mib, item_kv_dtype)
+        kv_dtype = item_kv_dtype or (_kv_dtype_of(catalog) if catalog is not None else "")
+        options = CpuOptions(threads, kv_cache_mib, max_batch_tokens, item_cache_mib, kv_dtype)
         self._runtime = Runtime(engine, options)
         stats = self._runtime.stats()
         limits = Limits(manifest.model.max_context, stats.blocks_total, stats.block_size, manifest.layout)
@@ -100,6 +112,9 @@ class Reranker:
             end_tokens=manifest.end_tokens,
             max_reasoning_tokens=max_reasoning_tokens,
         )
+        self.catalog: Catalog | None = None
+        if catalog is not None:
+            self.catalog = self._groups.catalog = self._open_catalog(catalog)
 
     @classmethod
     def from_pretrained(
@@ -115,6 +130,7 @@ class Reranker:
         max_reasoning_tokens: int = 256,
         item_cache_mib: int = 1024,
         item_kv_dtype: str = "",
+        catalog: str | os.PathLike[str] | None = None,
     ) -> Reranker:
         """Open an engine by name; the options are those of `Reranker`, and two more.
 
@@ -138,6 +154,7 @@ class Reranker:
             max_reasoning_tokens=max_reasoning_tokens,
             item_cache_mib=item_cache_mib,
             item_kv_dtype=item_kv_dtype,
+            catalog=catalog,
         )
 
     def rank(
@@ -190,10 +207,49 @@ class Reranker:
         cache_salt: str = "",
     ) -> RankedResults:
         """As `rank`, without blocking the event loop; cancelling the task stops the computation."""
-        import asyncio  # noqa: PLC0415  (not needed by those who do not use it)
+        from exp3rt_trt.starting import in_thread  # noqa: PLC0415  (asyncio is not needed by all)
 
         request = Request(mode, top_k, timeout_s, uncertainty, cache_salt)
-        return await (await asyncio.to_thread(self._start, user, candidates, request)).wait()
+        pending = await in_thread(
+            lambda rest: self._start(user, candidates, replace(request, timeout_s=rest)), timeout_s
+        )
+        return await pending.wait()
+
+    async def stream(
+        self,
+        user: UserLike,
+        candidates: Iterable[ItemLike],
+        *,
+        top_k: int | None = None,
+        mode: Mode = "score",
+        timeout_s: float | None = None,
+        cache_salt: str = "",
+    ) -> CandidateStream:
+        """Start to rate a user's candidates, each of which comes back as it finishes.
+
+        The arguments are those of `rank`. The numbers are the same; each candidate is a group of its own,
+        which finds the prefix in the cache.
+
+        Returns:
+            Candidates to iterate over, and their ranking in the end.
+
+        Raises:
+            InvalidInputError: naming the user's field or the option that cannot be used; for mode "adaptive",
+                since what is reasoned for is known when all are scored.
+            EngineError: if the Reranker is closed.
+        """
+        from exp3rt_trt.starting import in_thread  # noqa: PLC0415  (asyncio is not needed by all)
+        from exp3rt_trt.streams import CandidateStream  # noqa: PLC0415
+
+        if mode not in ("score", "reason"):
+            raise InvalidInputError(f'mode must be "score" or "reason" in a stream, not {mode!r}')
+        request = Request(mode, top_k, timeout_s, cache_salt=cache_salt)
+
+        def start(rest: float | None) -> CandidateStream:
+            job = self._groups.build(user, candidates, replace(request, timeout_s=rest), mode)
+            return CandidateStream(job, self._start_job)
+
+        return await in_thread(start, timeout_s)
 
     def rank_many(
         self,
@@ -261,6 +317,16 @@ class Reranker:
 
         return Generator(self.engine, runtime=self._runtime)
 
+    def item_encoder(self) -> ItemEncoder:
+        """Return what computes items for a catalogue, on the same engine; see `catalog.build_catalog`.
+
+        Raises:
+            InvalidInputError: if the engine reads items behind their user.
+        """
+        from exp3rt_trt.catalog.encoder import ItemEncoder  # noqa: PLC0415  (needed only here)
+
+        return ItemEncoder(self.engine, self._groups, self._runtime)
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, special ones included."""
         return self._tokenizer.decode(tokens, keep_special=True)
@@ -282,6 +348,8 @@ class Reranker:
     def close(self) -> None:
         """Stop computing and free the memory; those who wait get an EngineError. May be called twice."""
         self._runtime.close()
+        if self.catalog is not None:
+            self.catalog.close()
 
     def __enter__(self) -> Reranker:
         return self
@@ -290,6 +358,15 @@ class Reranker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _open_catalog(self, path: str | os.PathLike[str]) -> Catalog:
+        from exp3rt_trt.catalog import Catalog  # noqa: PLC0415  (needed only here)
+
+        try:
+            return Catalog(path, self.item_encoder().header)
+        except Exp3rtError:
+            self.close()
+            raise
 
     def _start(
         self,
@@ -341,3 +418,10 @@ class Reranker:
             return gather_scores(results, [numbers for _, numbers in built], self.scale)
 
         return self._runtime.start([group for group, _ in built], finish)
+
+
+def _kv_dtype_of(catalog: str | os.PathLike[str]) -> str:
+    """Return the item_kv_dtype that a catalogue was computed with."""
+    from exp3rt_trt.catalog.header import CatalogHeader  # noqa: PLC0415  (needed only here)
+
+    return CatalogHeader.load(Path(catalog)).item_kv_dtype

@@ -49,6 +49,8 @@ class Runtime:
         executor = open_executor(engine, options)
         self.threads = int(getattr(executor, "threads", 0))  # of the CPU
         self.isa = str(getattr(executor, "isa", engine.manifest.target.kind))
+        self.item_kv_dtype = options.item_kv_dtype
+        self.item_format = str(getattr(executor, "item_format", ""))  # of the CPU
         self._executor: Executor | None = executor
         self._last_stats = executor.stats()
         self._pid = os.getpid()

@@ -62,6 +62,25 @@ def tiny_engine(
 
 
 @pytest.fixture(scope="session")
+def segmented_engine(
+    tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[[str], Path]
+) -> Callable[[str, str], Path]:
+    """Gives an engine directory of a segmented student by family and dtype."""
+    made: dict[tuple[str, str], Path] = {}
+    folder = tmp_path_factory.mktemp("segmented")
+
+    def make(family: str = "llama", dtype: str = "fp32") -> Path:
+        from segmented import make_segmented_engine
+
+        if (family, dtype) not in made:
+            out = folder / f"{family}-{dtype}"
+            made[family, dtype] = make_segmented_engine(tiny_checkpoint(family), out, dtype)
+        return made[family, dtype]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def base_student_gguf(own_cache: Path) -> Path:
     """The base student's file, downloaded into the user's cache if it is not there."""
     from exp3rt_trt.engines.students import fetch_student

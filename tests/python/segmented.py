@@ -27,12 +27,12 @@ def film(number: int) -> Item:
     return Item(number, f"Film {number}", " ".join(words))
 
 
-def make_segmented_engine(checkpoint: Path, out: Path, dtype: str) -> Path:
+def make_segmented_engine(checkpoint: Path, out: Path, dtype: str, layout: SegmentLayout = LAYOUT) -> Path:
     """Build an engine of a checkpoint's segmented twin."""
     twin = out.with_name(out.name + "-checkpoint")
     if not twin.exists():
         shutil.copytree(checkpoint, twin)
-        (twin / LAYOUT_FILE).write_text(LAYOUT.to_json(), encoding="utf-8")
+        (twin / LAYOUT_FILE).write_text(layout.to_json(), encoding="utf-8")
     build_engine(twin, out, dtype)
     return out
 

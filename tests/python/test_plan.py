@@ -15,7 +15,10 @@ from exp3rt_trt.engines.footprint import read_model
 from exp3rt_trt.engines.plan import Device, Plan, Workload, make_plan, planned_device
 from exp3rt_trt.engines.recipes import load_recipe
 from exp3rt_trt.errors import BuildError, InvalidInputError
+from exp3rt_trt.executors.choice import CpuOptions, open_executor
+from exp3rt_trt.segments import LAYOUT_FILE
 from rank_cases import open_
+from segmented import LAYOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -235,6 +238,37 @@ def test_cpu_blocks_by_hand(checkpoint: Callable[..., str]) -> None:
     # 32 layers x 8 heads x 64 tokens: a key of 128 numbers (in bf16 two halves: 256), a value of 128
     assert footprint.cpu_block_bytes(dims, "fp32") == 32 * 8 * 64 * (128 + 128) * 4
     assert footprint.cpu_block_bytes(dims, "bf16") == 32 * 8 * 64 * (256 + 128) * 2
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+@pytest.mark.parametrize(("dtype", "kept"), [("fp32", ""), ("bf16", ""), ("bf16", "int8"), ("int8", "int8")])
+def test_items_are_what_the_executor_makes_of_them(
+    segmented_engine: Callable[[str, str], Path], family: str, dtype: str, kept: str
+) -> None:
+    path = segmented_engine(family, dtype)
+    model = read_model(str(path))
+    kv_dtype = kept or footprint.cpu_kv_dtype(dtype, _core.cpu_isa())
+    executor = open_executor(Engine.open(path), CpuOptions(1, 1, 64, item_kv_dtype=kept))
+    assert isinstance(executor, _core.CpuExecutor)
+    for tokens in (1, 64, 65, 600):
+        assert footprint.cpu_item_bytes(model.dims, kv_dtype, tokens) == executor.item_bytes(tokens)
+    executor.close()
+    plan = make_plan(model, planned_device("cpu"), Workload(1, 1, suffix_tokens=65))
+    assert plan.item_bytes[kv_dtype] == footprint.cpu_item_bytes(model.dims, kv_dtype, 65)
+
+
+def test_items_by_hand(checkpoint: Callable[..., str], tmp_path: Path) -> None:
+    causal = read_model(checkpoint())
+    assert make_plan(causal, planned_device("cpu-bf16"), Workload(1, 1)).item_bytes == {}
+    (tmp_path / LAYOUT_FILE).write_text(LAYOUT.to_json(), encoding="utf-8")
+    model = read_model(checkpoint())
+    # 32 layers x 8 heads x 3 blocks of 64 tokens; a key and a value of 128 numbers each; in int8 with a scale
+    # for each of 128 channels and 64 tokens
+    blocks = 32 * 8 * 3
+    expected = {"bf16": blocks * 64 * 256 * 2, "int8": blocks * (64 * 256 + 4 * (128 + 64))}
+    plan = make_plan(model, planned_device("cpu-bf16"), Workload(1, 1, suffix_tokens=150))
+    assert plan.item_bytes == expected == {"bf16": 25_165_824, "int8": 13_172_736}
+    assert make_plan(model, planned_device("h100"), Workload(1, 1)).item_bytes == {}
 
 
 # --- models and targets ---

@@ -11,7 +11,7 @@ from exp3rt_trt import InvalidInputError, Reranker, UserProfile
 from exp3rt_trt.groups import RawPrompts
 from exp3rt_trt.jobs import Request
 from exp3rt_trt.segments import CAUSAL, LAYOUT_FILE, SegmentLayout, layout_of, read_layout
-from segmented import LAYOUT, USER, film, make_segmented_engine, reference_ratings
+from segmented import LAYOUT, USER, film, reference_ratings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,23 +19,6 @@ if TYPE_CHECKING:
 
 FILMS = [film(number) for number in range(12)]
 OTHER = UserProfile("Likes war and boats.", "v")
-
-
-@pytest.fixture(scope="module")
-def segmented_engine(
-    tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Callable[[str], Path]
-) -> Callable[[str, str], Path]:
-    """Give an engine directory of a segmented student by family and dtype."""
-    made: dict[tuple[str, str], Path] = {}
-    folder = tmp_path_factory.mktemp("segmented")
-
-    def make(family: str = "llama", dtype: str = "fp32") -> Path:
-        if (family, dtype) not in made:
-            out = folder / f"{family}-{dtype}"
-            made[family, dtype] = make_segmented_engine(tiny_checkpoint(family), out, dtype)
-        return made[family, dtype]
-
-    return make
 
 
 def ratings(

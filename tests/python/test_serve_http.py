@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from serve_cases import BODY, LONG, PROFILE, QUERY, TEXTS, ask, httpx, metric, served, until
 
-httpx = pytest.importorskip("httpx", reason="the extra test is not installed")
 cohere = pytest.importorskip("cohere", reason="the extra test is not installed")
-uvicorn = pytest.importorskip("uvicorn", reason="the extra test is not installed")
 
+from exp3rt_trt.pipeline.calibration import Calibration  # noqa: E402
 from exp3rt_trt.serve.app import make_app  # noqa: E402
 from exp3rt_trt.serve.options import ServeOptions  # noqa: E402
+from rank_cases import open_  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from exp3rt_trt import Reranker
-
-QUERY = "Likes slow films about work."
-TEXTS = ["A baker at work.", "A war.", "A ship at sea."]
-BODY = {"user": {"profile": QUERY}, "items": [{"item_id": t, "description": t} for t in TEXTS]}
-
-
-@contextmanager
-def served(reranker: Reranker, options: ServeOptions) -> Iterator[httpx.Client]:
-    app = make_app(reranker, options)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield client
-        assert app.state.ranking.waiting_tokens == 0  # every slot was given back
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +29,30 @@ def client(reranker: Reranker) -> Iterator[httpx.Client]:
 
 
 def test_profile_answers_what_the_reranker_says(client: httpx.Client, reranker: Reranker) -> None:
-    answer = client.post("/v1/rerank/profile", json={**BODY, "top_k": 2}).json()
+    answer = client.post(PROFILE, json={**BODY, "top_k": 2}).json()
     assert answer["results"] == reranker.rank(BODY["user"], BODY["items"], top_k=2).to_dicts()
     assert answer["partial"] is False
 
 
 def test_compatible_scores_are_the_scaled_rating(client: httpx.Client, reranker: Reranker) -> None:
-    expected = {int(r.item_id): (r.expected_rating - 1) / 4 for r in reranker.rank(QUERY, TEXTS)}
+    ratings = {int(r.item_id): r.expected_rating for r in reranker.rank(QUERY, TEXTS)}
+    expected = {index: (rating - 1) / 4 for index, rating in ratings.items()}
     for path in ("/v1/rerank", "/v2/rerank"):
         answer = client.post(path, json={"model": "m", "query": QUERY, "documents": TEXTS}).json()
         assert {r["index"]: r["relevance_score"] for r in answer["results"]} == expected
-    tei = client.post("/rerank", json={"query": QUERY, "texts": TEXTS}).json()
+    tei = client.post("/rerank", json={"query": QUERY, "texts": TEXTS, "truncate": False}).json()
     assert {r["index"]: r["score"] for r in tei} == expected
+    raw = client.post("/rerank", json={"query": QUERY, "texts": TEXTS, "raw_scores": True}).json()
+    assert {r["index"]: r["score"] for r in raw} == ratings
+
+
+def test_documents_come_back_when_asked_for(client: httpx.Client) -> None:
+    documents = [{"text": TEXTS[0], "url": "x"}, *TEXTS[1:]]
+    body = {"query": QUERY, "documents": documents, "return_documents": True, "top_n": 2}
+    results = client.post("/v1/rerank", json=body).json()["results"]
+    assert [r["document"]["text"] for r in results] == [TEXTS[r["index"]] for r in results]
+    tei = client.post("/rerank", json={"query": QUERY, "texts": TEXTS, "return_text": True}).json()
+    assert [r["text"] for r in tei] == [TEXTS[r["index"]] for r in tei]
 
 
 def test_the_cohere_client_gets_the_ranking(client: httpx.Client, reranker: Reranker) -> None:
@@ -74,17 +61,35 @@ def test_the_cohere_client_gets_the_ranking(client: httpx.Client, reranker: Rera
         with httpx.Client() as connection:
             asked = kind("any", base_url=str(client.base_url), httpx_client=connection)
             answer = asked.rerank(model="m", query=QUERY, documents=TEXTS, top_n=2)
+            with pytest.raises(cohere.UnprocessableEntityError, match=r"documents\[0\]"):
+                asked.rerank(model="m", query=QUERY, documents=[" "])
         assert [r.index for r in answer.results] == expected
 
 
+def test_scores_are_calibrated_where_the_engine_has_a_calibration(
+    tiny_engine: Callable[[str, str], Path],
+    tmp_path: Path,
+) -> None:
+    import shutil
+
+    path = shutil.copytree(tiny_engine("llama", "fp32"), tmp_path / "engine")
+    calibration = Calibration.fit([1, 2, 3, 4, 5], [1, 1.25, 1.5, 1.75, 2], method="linear")
+    calibration.save(path)
+    with open_(path) as reranker:
+        ratings = {int(r.item_id): r.expected_rating for r in reranker.rank(QUERY, TEXTS)}
+        (answer,) = ask(make_app(reranker, ServeOptions()), {"query": QUERY, "texts": TEXTS}, path="/rerank")
+    expected = {index: (rating - 1) / 16 for index, rating in ratings.items() if rating is not None}
+    assert {r["index"]: r["score"] for r in answer.json()} == pytest.approx(expected)
+
+
 def test_many_at_once_each_get_their_own_answer(client: httpx.Client, reranker: Reranker) -> None:
-    def ask(number: int) -> tuple[object, object]:
+    def ask_one(number: int) -> tuple[object, object]:
         user, texts = f"Likes {number}.", [f"Film {number}.", "A war."]
         got = client.post("/rerank", json={"query": user, "texts": texts}).json()
         return [r["index"] for r in got], [int(r.item_id) for r in reranker.rank(user, texts)]
 
     with ThreadPoolExecutor(16) as pool:
-        assert all(got == expected for got, expected in pool.map(ask, range(40)))
+        assert all(got == expected for got, expected in pool.map(ask_one, range(40)))
 
 
 @pytest.mark.parametrize(
@@ -96,33 +101,43 @@ def test_many_at_once_each_get_their_own_answer(client: httpx.Client, reranker: 
         ("/rerank", {"query": " ", "texts": TEXTS}, 422, None),
         ("/rerank", {"query": QUERY, "texts": ["A war.", " "]}, 422, "texts[1]"),
         ("/v1/rerank", {"query": QUERY, "documents": [" "]}, 422, "documents[0]"),
-        ("/v1/rerank/profile", {**BODY, "top_k": 0}, 422, "body.top_k"),
+        (PROFILE, {**BODY, "top_k": 0}, 422, "body.top_k"),
+        (PROFILE, {**BODY, "topk": 3}, 422, "body.topk"),
+        (PROFILE, {**BODY, "mode": "adaptive"}, 422, None),
+        (PROFILE, {**BODY, "user_id": "ann"}, 422, "body"),
+        (PROFILE, {"user_id": "ann", "items": BODY["items"]}, 422, "user_id"),
+        (PROFILE, {"user": BODY["user"], "item_ids": ["a"]}, 422, "item_ids"),
+        (PROFILE, {"user": BODY["user"], "item_ids": ["a"] * 6}, 422, "item_ids"),
+        (PROFILE, {**BODY, "mode": "adaptive", "top_k": 1, "stream": True}, 422, "body.mode"),
         ("/nowhere", {}, 404, None),
+        ("/health", {}, 405, None),
     ],
 )
 def test_errors_have_one_shape(
     client: httpx.Client, path: str, body: object, status: int, field: str | None
 ) -> None:
     answer = client.post(path, json=body)
-    assert (answer.status_code, answer.json()["error"]["field"]) == (status, field)
-    assert set(answer.json()["error"]) == {"code", "message", "field"}
+    assert (answer.status_code, answer.json()["field"]) == (status, field), answer.text
+    assert set(answer.json()) == {"error", "code", "field"}
+    assert isinstance(answer.json()["error"], str)
 
 
 def test_a_key_is_needed_everywhere_but_for_health(reranker: Reranker) -> None:
     with served(reranker, ServeOptions(api_key="secret")) as client:
-        assert client.get("/health").status_code == 200
-        for path in ("/openapi.json", "/docs", "/nowhere"):
+        for path in ("/health", "/v2/health/live", "/v2/health/ready"):
+            assert client.get(path).status_code == 200
+        for path in ("/openapi.json", "/docs", "/metrics", "/v2", "/nowhere"):
             assert client.get(path).status_code == 401
-        assert client.post("/v1/rerank/profile", json=BODY).status_code == 401
+        assert client.post(PROFILE, json=BODY).status_code == 401
         headers = {"Authorization": "Bearer secret"}
-        assert client.post("/v1/rerank/profile", json=BODY, headers=headers).status_code == 200
+        assert client.post(PROFILE, json=BODY, headers=headers).status_code == 200
 
 
 def test_tenants_share_no_prefix(client: httpx.Client, reranker: Reranker) -> None:
     def computed(tenant: str) -> int:
         before = reranker.stats().prompt_tokens_computed
         body = {**BODY, "user": {"profile": "Likes to be alone."}}
-        answer = client.post("/v1/rerank/profile", json=body, headers={"X-Tenant": tenant})
+        answer = client.post(PROFILE, json=body, headers={"X-Tenant": tenant})
         assert answer.status_code == 200
         return reranker.stats().prompt_tokens_computed - before
 
@@ -130,36 +145,21 @@ def test_tenants_share_no_prefix(client: httpx.Client, reranker: Reranker) -> No
     assert cold == other > warm
 
 
-def test_a_deadline_that_passes_is_a_504_and_computes_nothing_more(client: httpx.Client) -> None:
+def test_a_deadline_that_passes_is_a_504(client: httpx.Client) -> None:
     items = [{"item_id": str(n), "description": f"{n} boats. " * 50} for n in range(5)]
-    body = {**BODY, "items": items, "deadline_ms": 1, "mode": "reason"}
-    answer = client.post("/v1/rerank/profile", json=body)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline")
+    for stream in (False, True):
+        body = {**BODY, "items": items, "deadline_ms": 1, "mode": "reason", "stream": stream}
+        answer = client.post(PROFILE, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (504, "deadline")
 
 
 def test_a_client_that_goes_away_frees_its_slot(reranker: Reranker) -> None:
     with served(reranker, ServeOptions()) as client:
-        app_waits = {
-            **BODY,
-            "mode": "reason",
-            "items": [{"item_id": str(n), "description": "x"} for n in range(300)],
-        }
-        with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/rerank/profile", json=app_waits, timeout=0.05)
-        assert client.post("/v1/rerank/profile", json=BODY).status_code == 200
-        # `served` waits for the server and finds that nothing is admitted any more.
-
-
-def test_a_full_server_answers_429_without_computing(reranker: Reranker) -> None:
-    app = make_app(reranker, ServeOptions(max_waiting_tokens=100))
-    app.state.ranking.waiting_tokens = 99
-    before = reranker.stats().groups_done
-
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-            return await client.post("/rerank", json={"query": QUERY, "texts": TEXTS})
-
-    answer = asyncio.run(ask())
-    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
-    assert reranker.stats().groups_done == before
+        for stream in (False, True):
+            before = reranker.stats().generated_tokens
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(PROFILE, json={**LONG, "stream": stream}, timeout=0.05)
+            until(lambda: metric(client.get("/metrics").text, "exp3rt_requests_running") == 0)
+            written = reranker.stats().generated_tokens - before
+            assert written < len(LONG["items"]) * reranker.max_reasoning_tokens
+        assert client.post(PROFILE, json=BODY).status_code == 200

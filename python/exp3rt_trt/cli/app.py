@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from exp3rt_trt.cli.catalog_commands import catalog_app
 from exp3rt_trt.cli.machine_commands import doctor, plan
 from exp3rt_trt.cli.options import CacheOption, Dtype, EngineOption, Mode, RankingMode, Scale, ThreadsOption
 from exp3rt_trt.cli.profile_commands import profile_app
@@ -22,6 +23,7 @@ app = typer.Typer(
     help="Rerank a user's candidate items with a distilled student LLM.",
 )
 app.add_typer(profile_app, name="profile")
+app.add_typer(catalog_app, name="catalog")
 for command in (annotate, distill, calibrate, evaluate, plan, doctor, serve):
     app.command()(command)
 
@@ -90,6 +92,9 @@ def rank(
     ] = None,
     scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.five,
     max_reasoning_tokens: Annotated[int, typer.Option(min=1, help="Where reasoning is cut off.")] = 256,
+    catalog: Annotated[
+        Path | None, typer.Option(help="Catalogue of items that were computed ahead of time.")
+    ] = None,
     threads: ThreadsOption = 0,
     kv_cache_mib: CacheOption = 1024,
 ) -> None:
@@ -97,7 +102,7 @@ def rank(
     from exp3rt_trt.cli.rank import RankOptions, rank_command  # noqa: PLC0415
 
     options = RankOptions(
-        engine, mode.value, top_k, int(scale.value), max_reasoning_tokens, threads, kv_cache_mib
+        engine, mode.value, top_k, int(scale.value), max_reasoning_tokens, threads, kv_cache_mib, catalog
     )
     rank_command(jobs, output, options)
 

@@ -78,6 +78,7 @@ def _plan_rows(plan: Plan, workload: Workload, kind: str) -> list[tuple[str, str
         ("", f"{plan.kv_dtype}, {block}, {plan.blocks} blocks"),
         ("a user's prefix", f"{plan.prefix_blocks} blocks for {workload.prefix_tokens} tokens"),
         ("a candidate", f"{plan.candidate_blocks} blocks for {_own(workload)}"),
+        *_item_rows(plan, workload),
         ("a step takes", f"{plan.step_candidates} candidates"),
         ("in flight", f"{plan.in_flight} candidates"),
         ("cached users", f"{plan.cached_users} have room, {workload.users} are wanted"),
@@ -85,6 +86,15 @@ def _plan_rows(plan: Plan, workload: Workload, kind: str) -> list[tuple[str, str
     ]
     rows += [("to change", change) for change in plan.changes]
     return rows + ([("warning", plan.warning)] if plan.warning else [])
+
+
+def _item_rows(plan: Plan, workload: Workload) -> list[tuple[str, str]]:
+    """What an item of a segmented student takes, in memory (item_cache_mib) and in a catalogue."""
+    tokens = f"of {workload.suffix_tokens} tokens"
+    return [
+        (f"an item in {dtype}", f"{size / 1024:g} KiB {tokens}, {2**30 // size} in a GiB")
+        for dtype, size in plan.item_bytes.items()
+    ]
 
 
 def _own(workload: Workload) -> str:

@@ -25,7 +25,7 @@ def plan(
     prefix_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of a user's prefix: instructions and profile.")
     ] = 512,
-    suffix_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a candidate.")] = 192,
+    suffix_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a candidate, or of its item.")] = 192,
     reasoning_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens written before the rating; 0 in score mode.")
     ] = 0,

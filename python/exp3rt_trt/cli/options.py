@@ -31,6 +31,12 @@ class Dtype(str, Enum):
     int8 = "int8"
 
 
+class ItemKvDtype(str, Enum):
+    """Type of the keys and values of items, if it is not the engine's own."""
+
+    int8 = "int8"
+
+
 class Scale(str, Enum):
     """Highest rating of the scale."""
 

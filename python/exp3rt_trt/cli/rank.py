@@ -35,6 +35,7 @@ class RankOptions:
     max_reasoning_tokens: int
     threads: int
     kv_cache_mib: int
+    catalog: Path | None = None
 
 
 def rank_command(path: str, output: str | None, options: RankOptions) -> None:
@@ -66,6 +67,7 @@ def _open(options: RankOptions, scale: RatingScale) -> Reranker:
         threads=options.threads,
         kv_cache_mib=options.kv_cache_mib,
         max_reasoning_tokens=options.max_reasoning_tokens,
+        catalog=options.catalog,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,30 +18,54 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="EXP3RT_TRT_API_KEY", help="Key that every route but /health asks for."),
+        typer.Option(envvar="EXP3RT_TRT_API_KEY", help="Key that every route but those of health asks for."),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="SQLite file of profiles, for users and items by id.")
     ] = None,
     scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.five,
     max_waiting_tokens: Annotated[
-        int, typer.Option(min=1, help="Most tokens, estimated, of requests not yet answered.")
+        int, typer.Option(min=1, help="Most tokens, estimated, of requests that wait.")
     ] = 200_000,
+    max_queue_s: Annotated[float, typer.Option(min=0, help="Longest expected wait in seconds.")] = 10.0,
     max_candidates: Annotated[int, typer.Option(min=1, help="Most candidates of a request.")] = 1000,
     max_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 8_000_000,
+    grace_s: Annotated[
+        float, typer.Option(min=0, help="Seconds for admitted requests to finish at the end.")
+    ] = 30.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with an engine of its own.")] = 1,
     threads: ThreadsOption = 0,
     kv_cache_mib: CacheOption = 1024,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(envvar="OTEL_EXPORTER_OTLP_ENDPOINT", help="Collector of traces (OTLP over HTTP)."),
+    ] = None,
 ) -> None:
     """Serve an engine over HTTP."""
+    from exp3rt_trt.errors import InvalidInputError  # noqa: PLC0415
     from exp3rt_trt.extras import require  # noqa: PLC0415
 
-    require("fastapi", "serve")
-    uvicorn = require("uvicorn", "serve")
+    for module in ("fastapi", "uvicorn", "prometheus_client"):
+        require(module, "serve")
     from exp3rt_trt.rating import RatingScale  # noqa: PLC0415
-    from exp3rt_trt.reranker import Reranker  # noqa: PLC0415
-    from exp3rt_trt.serve.app import make_app  # noqa: PLC0415
     from exp3rt_trt.serve.options import ServeOptions  # noqa: PLC0415
+    from exp3rt_trt.serve.server import serve as run  # noqa: PLC0415
+    from exp3rt_trt.serve.worker import Worker  # noqa: PLC0415
 
-    ratings = RatingScale.one_to_five() if scale is Scale.five else RatingScale.one_to_ten()
-    options = ServeOptions(api_key or None, max_waiting_tokens, max_candidates, max_bytes)
-    with Reranker.from_pretrained(
-        engine, scale=ratings, threads=threads, kv_cache_mib=kv_cache_mib
-    ) as reranker:
-        uvicorn.run(make_app(reranker, options), host=host, port=port, timeout_graceful_shutdown=30)
+    if store is not None and not store.is_file():
+        raise InvalidInputError(f"{store}: no such file")
+    options = ServeOptions(
+        api_key=api_key or None,
+        model_name=Path(engine).name,
+        max_waiting_tokens=max_waiting_tokens,
+        max_queue_s=max_queue_s,
+        max_candidates=max_candidates,
+        max_bytes=max_bytes,
+        grace_s=grace_s,
+    )
+    of_reranker = {
+        "scale": RatingScale.one_to_five() if scale is Scale.five else RatingScale.one_to_ten(),
+        "threads": threads or max(1, len(os.sched_getaffinity(0)) // workers),
+        "kv_cache_mib": kv_cache_mib,
+    }
+    run(Worker(engine, options, of_reranker, store, otlp_endpoint or None), host, port, workers)

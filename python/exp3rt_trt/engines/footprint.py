@@ -21,6 +21,7 @@ from exp3rt_trt.engines.manifest import MANIFEST, Manifest
 from exp3rt_trt.engines.students import STUDENTS
 from exp3rt_trt.engines.weights_file import weights_size
 from exp3rt_trt.errors import BuildError
+from exp3rt_trt.segments import CAUSAL, SegmentLayout, read_layout
 
 if TYPE_CHECKING:
     from exp3rt_trt.engines.checkpoints import Checkpoint
@@ -42,6 +43,7 @@ class PlannedModel:
     family: str
     dims: ModelDims
     dtype: str | None = None
+    layout: SegmentLayout = CAUSAL
 
 
 def read_model(model: str) -> PlannedModel:
@@ -62,8 +64,10 @@ def read_model(model: str) -> PlannedModel:
     if (path / MANIFEST).exists():
         manifest = Manifest.load(path / MANIFEST)
         dtype = manifest.dtype if manifest.target.kind == "cpu" else None
-        return PlannedModel(model, manifest.architecture, manifest.model, dtype)
+        return PlannedModel(model, manifest.architecture, manifest.model, dtype, manifest.layout)
+    layout = CAUSAL
     if (path / "config.json").exists():
+        layout = read_layout(path)
         config, where = read_json(path / "config.json"), path / "config.json"
     elif model not in STUDENTS and not path.exists() and sources.HUB_NAME.fullmatch(model):
         where = _config_of_hub(model)
@@ -71,8 +75,8 @@ def read_model(model: str) -> PlannedModel:
     else:
         checkpoint = sources.open_checkpoint(sources.resolve(model))
         config, where = dict(checkpoint.config), checkpoint.config_path
-    family = families.architecture(config, str(where))
-    return PlannedModel(model, family, families.dimensions(config, str(where)))
+    family, dims = families.architecture(config, str(where)), families.dimensions(config, str(where))
+    return PlannedModel(model, family, dims, layout=layout)
 
 
 def gpu_weights_bytes(model: PlannedModel, quantization: str, dtype: str) -> int:
@@ -151,6 +155,24 @@ def cpu_block_bytes(dims: ModelDims, kv_dtype: str) -> int:
     padded_key = _round_up(key, 64 // item)
     panels = -(-dims.head_dim // PANEL)
     return dims.num_layers * dims.num_kv_heads * (padded_key + panels * PANEL) * PANEL * item
+
+
+def cpu_item_bytes(dims: ModelDims, kv_dtype: str, num_tokens: int) -> int:
+    """Computes what an item of a segmented student takes, in memory and in a catalogue.
+
+    Whole blocks of 64 tokens, with keys rounded once; int8 has fp32 scales beside them, of keys by channel
+    and of values by token (csrc/ops/item_format.h).
+
+    Args:
+        dims: Of the model.
+        kv_dtype: Of items: "int8", or what `cpu_kv_dtype` tells.
+        num_tokens: Of the item.
+    """
+    panels = -(-dims.head_dim // PANEL)
+    numbers = (dims.head_dim + panels * PANEL) * PANEL
+    scales = (dims.head_dim + PANEL) * 4 if kv_dtype == "int8" else 0
+    head = _round_up(numbers * ITEM_BYTES[kv_dtype] + scales, 64)
+    return dims.num_layers * -(-num_tokens // PANEL) * dims.num_kv_heads * head
 
 
 def cpu_working_bytes(dims: ModelDims, recipe: EngineRecipe) -> int:

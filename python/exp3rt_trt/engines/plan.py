@@ -69,6 +69,8 @@ class Plan:
         in_flight: Candidates that are computed at the same time: as many as a step takes and memory holds.
         cached_users: Users whose prefix stays cached beside them.
         fits: Whether candidates can be rated at all.
+        item_bytes: Of a segmented student's item of suffix_tokens, in memory and in a catalogue, by the type
+            of its keys and values; empty for causal students.
         changes: What to change, if it does not fit or not all users stay cached.
         warning: About the choice of the recipe.
     """
@@ -91,6 +93,7 @@ class Plan:
     in_flight: int
     cached_users: int
     fits: bool
+    item_bytes: dict[str, int]
     changes: tuple[str, ...] = ()
     warning: str | None = None
 
@@ -186,8 +189,15 @@ def _compute(model: PlannedModel, device: Device, workload: Workload) -> Plan:
         in_flight=in_flight,
         cached_users=(blocks - in_flight * own) // prefix if in_flight else 0,
         fits=in_flight > 0 and _tokens(workload) <= _limit(model, recipe),
+        item_bytes=_item_bytes(model, recipe, kv_dtype, workload.suffix_tokens),
         warning=device.warning,
     )
+
+
+def _item_bytes(model: PlannedModel, recipe: EngineRecipe, kv_dtype: str, tokens: int) -> dict[str, int]:
+    if not model.layout.segmented or recipe.kind != "cpu":
+        return {}
+    return {each: footprint.cpu_item_bytes(model.dims, each, tokens) for each in (kv_dtype, "int8")}
 
 
 def step_candidates(recipe: EngineRecipe, workload: Workload) -> int:

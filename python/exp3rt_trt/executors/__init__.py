@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from exp3rt_trt._core import RerankGroup
+    from exp3rt_trt._core import ItemKv, RerankGroup
 
 
 class CandidateResult(Protocol):
@@ -27,6 +27,10 @@ class CandidateResult(Protocol):
     @property
     def reasoning_tokens(self) -> list[int]:
         """Give what was written before the answer."""
+
+    @property
+    def item_kv(self) -> ItemKv | None:
+        """Give an item's keys and values, of a group that only computes items."""
 
 
 class GroupResult(Protocol):

@@ -22,6 +22,7 @@ class CandidateOutcome:
     status: str
     label_logits: NDArray[np.float32] = field(default_factory=_no_logits)
     reasoning_tokens: list[int] = field(default_factory=list)
+    item_kv: None = None  # these executors have no segments
 
 
 @dataclass(frozen=True)

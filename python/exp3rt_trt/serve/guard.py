@@ -1,4 +1,4 @@
-"""What is checked before a request is read: its key and its size."""
+"""What is checked before a request is read: its key, whether there is a place for it, and its size."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from exp3rt_trt.serve.faults import Fault
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from exp3rt_trt.serve.admission import Admission
     from exp3rt_trt.serve.options import ServeOptions
 
-OPEN = ("/health",)
+OPEN = ("/health", "/v2/health/live", "/v2/health/ready")
 
 
 class Guard:
-    """ASGI middleware: 401 without the key, 413 for a body over the limit, however it is sent."""
+    """ASGI middleware: 401 without the key, 429 when full, 413 for a body over the limit, however sent."""
 
-    def __init__(self, app: ASGIApp, options: ServeOptions) -> None:
+    def __init__(self, app: ASGIApp, options: ServeOptions, admission: Admission) -> None:
         self._app = app
         self._options = options
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
@@ -29,9 +31,11 @@ class Guard:
             return
         try:
             self._check_key(scope)
+            if scope["method"] == "POST":  # what ranks; when full, nobody's body is read
+                self._admission.check()
             body = await self._read(receive)
         except Fault as fault:
-            await fault.response()(scope, receive, send)
+            await fault.response(scope)(scope, receive, send)
             return
         if body is not None:
             await self._app(scope, _replayed(body, receive), send)

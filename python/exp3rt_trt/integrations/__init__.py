@@ -1,0 +1,1 @@
+"""A Reranker in other people's pipelines, one module for each; each needs the extra of its name."""
