@@ -38,7 +38,9 @@ USERS_PER_BATCH = 8
 
 def main() -> None:
     """Train what is not trained yet, and write a table of all runs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--attention", nargs="+", default=["causal", "segmented"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from exp3rt_trt import Item, UserProfile
+from exp3rt_trt.distill.attention import additive, attention_mask, token_positions
 from exp3rt_trt.engines.build import build_engine
 from exp3rt_trt.segments import LAYOUT_FILE, SEGMENTS, SegmentLayout
 
@@ -43,15 +44,14 @@ def reference_ratings(model: Any, group: _core.RerankGroup, values: tuple[float,
     for item, suffix in zip(group.items, group.suffixes, strict=True):
         instructions, user = group.prefix
         parts = dict(zip(SEGMENTS, (instructions, user, item, suffix + group.answer_tokens), strict=True))
-        starts = LAYOUT.starts({name: len(tokens) for name, tokens in parts.items()})
+        lengths = {name: len(tokens) for name, tokens in parts.items()}
+        mask = additive(attention_mask(lengths, LAYOUT), torch.float32)
         tokens = [token for part in parts.values() for token in part]
-        places = [starts[name] + i for name, part in parts.items() for i in range(len(part))]
-        names = [name for name, part in parts.items() for _ in part]
-        sees = np.array([[own == other or other in LAYOUT.sees(own) for other in names] for own in names])
-        mask = torch.where(torch.from_numpy(np.tril(sees)), 0.0, torch.finfo(torch.float32).min)
         with torch.no_grad():
             out = model(
-                torch.tensor([tokens]), attention_mask=mask[None, None], position_ids=torch.tensor([places])
+                torch.tensor([tokens]),
+                attention_mask=mask[None, None],
+                position_ids=token_positions(lengths, LAYOUT)[None],
             )
         logits = out.logits[0, -1, list(group.label_tokens)].double()
         ratings.append(float(torch.softmax(logits, dim=0) @ torch.tensor(values, dtype=torch.float64)))

@@ -20,6 +20,8 @@ from exp3rt_trt.distill.steps import run_step
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.evaluate import student
 from exp3rt_trt.jobs import Request
+from exp3rt_trt.segments import CAUSAL, LAYOUT_FILE, SegmentLayout, read_layout
+from segmented import make_segmented_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,22 +143,42 @@ def test_the_ids_are_those_that_the_engine_sees(
     assert group.ratings == [row.rating for row in user]
 
 
-def test_branching_is_the_engine(
-    rows: list[RatingRow], tiny_checkpoint: Callable[[str], Path], tiny_engine: Callable[..., Path]
+@pytest.mark.parametrize("layout", [CAUSAL, SegmentLayout("segmented", 1000, 1600)])
+def test_branching_is_the_engine_and_the_flat_reference(
+    rows: list[RatingRow], tiny_checkpoint: Callable[[str], Path], tmp_path: Path, layout: SegmentLayout
 ) -> None:
     torch = pytest.importorskip("torch")
+    from exp3rt_trt.distill.attention import reference_logits
     from exp3rt_trt.distill.branching import label_logits, make_batch
     from transformers import AutoModelForCausalLM
 
     checkpoint, some = tiny_checkpoint("llama"), [row for user in by_user(rows)[:6] for row in user]
-    encoder = Encoder(checkpoint, TEN)
-    batch = make_batch([encoder.encode(user) for user in by_user(some)])
+    groups = [Encoder(checkpoint, TEN, layout=layout).encode(user) for user in by_user(some)]
+    batch = make_batch(groups, layout)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     logits = label_logits(model, batch)
     logits.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.model.layers.parameters())
-    _, expected = rating_loss(logits.detach(), batch.ratings, TEN.values, 1.0, 1.0)
-    np.testing.assert_allclose(rated(tiny_engine("llama", "fp32"), some), expected.numpy(), atol=1e-4)
+    with torch.no_grad():
+        flat = torch.cat([reference_logits(model, group, layout) for group in groups])
+    np.testing.assert_allclose(logits.detach().numpy(), flat.numpy(), atol=1e-5)
+    _, expected = rating_loss(logits.detach(), batch["ratings"], TEN.values, 1.0, 1.0)
+    engine = make_segmented_engine(checkpoint, tmp_path / "engine", "fp32", layout)
+    np.testing.assert_allclose(rated(engine, some), expected.numpy(), atol=1e-4)
+
+
+def test_a_segmented_batch_computes_an_item_once(
+    rows: list[RatingRow], tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    pytest.importorskip("torch")
+    from exp3rt_trt.distill.branching import make_batch
+
+    users = [[replace(row, item=rows[0].item) for row in user[:1]] for user in by_user(rows)[:4]]
+    for layout, runs in ((CAUSAL, 4), (SegmentLayout("segmented", 1000, 1600), 1)):
+        encoder = Encoder(tiny_checkpoint("llama"), TEN, layout=layout)
+        batch = make_batch([encoder.encode(user) for user in users], layout)
+        assert len(batch["segments"]["item"]["tokens"]) == runs
+        assert len(batch["segments"]["answer"]["tokens"]) == 4
 
 
 def test_soft_labels_have_the_rating_as_their_mean() -> None:
@@ -312,9 +334,9 @@ def test_a_recipe_becomes_an_engine_and_goes_on_where_it_was(
     assert made.test["a"]["rows"] == len(test)
     model = AutoModelForCausalLM.from_pretrained(made.checkpoint, dtype=torch.float32)
     encoder = Encoder(made.checkpoint, TEN)
-    batch = make_batch([encoder.encode(user) for user in by_user(test)])
+    batch = make_batch([encoder.encode(user) for user in by_user(test)], CAUSAL)
     with torch.no_grad():
-        _, expected = rating_loss(label_logits(model, batch), batch.ratings, TEN.values, 1.0, 1.0)
+        _, expected = rating_loss(label_logits(model, batch), batch["ratings"], TEN.values, 1.0, 1.0)
     np.testing.assert_allclose(rated(made.engine, test), expected.numpy(), atol=1e-4)
     errors = expected.numpy() - [row.rating for row in test]
     bias, ours, bare = made.test["a"]["methods"]
@@ -323,3 +345,29 @@ def test_a_recipe_becomes_an_engine_and_goes_on_where_it_was(
         ours["errors"]["rmse"]["value"] - bias["errors"]["rmse"]["value"]
     )
     assert bare["errors"]["rmse"] != ours["errors"]["rmse"]
+
+
+def test_a_segmented_recipe_makes_a_segmented_student(recipe: Recipe) -> None:
+    pytest.importorskip("trl", reason="needs the extra [distill]")
+    pytest.importorskip("peft", reason="needs the extra [distill]")
+    from exp3rt_trt.distill.run import distill
+
+    given = {
+        "attention": "segmented",
+        "item_position": 1000,
+        "answer_position": 1600,
+        "random_positions": True,
+    }
+    segmented = replace(
+        recipe,
+        data=replace(recipe.data, texts=()),
+        train=replace(recipe.train, **given, average_steps=1, steps=2, evaluations=0),
+    )
+    made = distill(segmented)
+    layout = segmented.train.layout
+    assert read_layout(made.adapter) == read_layout(made.checkpoint) == layout
+    assert (made.adapter / LAYOUT_FILE).exists()
+    with Reranker.from_pretrained(made.engine, scale=TEN) as reranker:
+        assert reranker.engine.manifest.layout == layout
+    with pytest.raises(InvalidInputError, match="rationales cannot be trained"):
+        distill(replace(segmented, data=recipe.data))

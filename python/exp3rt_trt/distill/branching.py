@@ -56,7 +56,9 @@ class RatingBatch(TypedDict):
 class _Computed(NamedTuple):
     """What a segment's runs leave for those that see them."""
 
-    layers: list[tuple[torch.Tensor, torch.Tensor]]  # keys and values, [num_runs, num_heads, longest, head_size]
+    layers: list[
+        tuple[torch.Tensor, torch.Tensor]
+    ]  # keys and values, [num_runs, num_heads, longest, head_size]
     mask: torch.Tensor  # of what is no padding, [num_runs, longest]
 
 
@@ -123,7 +125,7 @@ def _run(
     runs: SegmentRuns,
     computed: dict[SegmentName, _Computed],
 ) -> tuple[torch.Tensor, _Computed]:
-    """Compute a segment over those that it sees: hidden states [num_runs, longest, hidden_size], and its own."""
+    """Compute a segment over those that it sees: hidden states [num_runs, longest, hidden_size], and keys."""
     import torch  # noqa: PLC0415
     from transformers import DynamicCache  # noqa: PLC0415
 
@@ -131,7 +133,9 @@ def _run(
     seen = [(computed[name], chosen) for name, chosen in runs["over"].items()]
     cache = DynamicCache()
     for layer in range(body.config.num_hidden_layers if seen else 0):
-        pairs = [(keys[chosen], values[chosen]) for part, chosen in seen for keys, values in [part.layers[layer]]]
+        pairs = [
+            (keys[chosen], values[chosen]) for part, chosen in seen for keys, values in [part.layers[layer]]
+        ]
         cache.update(*(torch.cat(parts, dim=2) for parts in zip(*pairs, strict=True)), layer)
     out = body(
         tokens,

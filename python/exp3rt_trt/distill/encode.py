@@ -130,8 +130,13 @@ class Encoder:
 
         Returns:
             Tokens of the prompt, and of reasoning, forced answer and label.
+
+        Raises:
+            InvalidInputError: for a segmented student: texts are trained causally.
         """
         group = self._group([row], "reason")
+        if group.items:
+            raise InvalidInputError('rationales cannot be trained with attention = "segmented"')
         prompt = [*group.prefix[0], *group.prefix[1], *group.suffixes[0]]
         nearest = min(range(len(self._scale.values)), key=lambda i: abs(self._scale.values[i] - row.rating))
         (reasoning,) = self._tokenizer.encode_texts([f" {rationale}"], after=prompt)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from exp3rt_trt.evaluate.rows import RatingRow
 
 ITEMS_PER_INVENTED_USER = 5
-# {"group": fields of an EncodedGroup} or {"text": input_ids and labels}; and {"layout": fields of a SegmentLayout}
+# "group": fields of an EncodedGroup, or "text": input_ids and labels; and "layout": fields of a SegmentLayout
 Example = dict[str, Any]
 
 

@@ -85,9 +85,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped
         if "groups" in inputs:
             logits = label_logits(self.accelerator.unwrap_model(model), inputs["groups"])
             target, ratings = self._objective, inputs["groups"]["ratings"]
-            loss, expected = rating_loss(
-                logits, ratings, target.values, target.width, target.squared_weight
-            )
+            loss, expected = rating_loss(logits, ratings, target.values, target.width, target.squared_weight)
         if "texts" in inputs:
             loss = loss + super().compute_loss(model, inputs["texts"])
         return (loss, expected) if return_outputs else loss
