@@ -1,10 +1,10 @@
-"""Trains a recipe's student with causal and with segmented attention, some seeds each, and compares their errors.
+"""Trains a recipe's student with causal and with segmented attention, some seeds each, and compares errors.
 
-    python benchmarks/student_layouts.py engines/imdb-student-segmented/recipe.toml --seeds 1 2 3 --out layouts.json
+    python benchmarks/student_layouts.py RECIPE.toml --seeds 1 2 3 --out layouts.json
 
-Runs differ in attention and in seed alone: the split, the rows of a seed and their order, the steps and all
-that is set in the recipe are the same. Adapters and predictions stay in the recipe's work folder; what is done
-is not done again, so that runs can share a machine: start one process for each attention, then collect.
+Runs differ in attention and in seed alone: the split, the rows of a seed and their order, the steps and
+all that is set in the recipe are the same. Adapters and predictions stay in the recipe's work folder; what is done
+is not done again, so runs can share a machine: start one process for each attention, then collect.
 """
 
 from __future__ import annotations

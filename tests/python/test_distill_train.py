@@ -138,7 +138,8 @@ def test_the_ids_are_those_that_the_engine_sees(
         job = reranker._groups.build(user[0].user, [row.item for row in user], Request(), "score")
     assert job.group is not None
     assert [group.instructions, group.user] == job.group.prefix
-    assert group.items == [suffix + job.group.answer_tokens for suffix in job.group.suffixes]
+    assert group.items == job.group.suffixes
+    assert group.answer == job.group.answer_tokens
     assert list(group.label_tokens) == job.group.label_tokens
     assert group.ratings == [row.rating for row in user]
 

@@ -72,7 +72,7 @@ def reference_logits(model: Any, group: EncodedGroup, layout: SegmentLayout) -> 
     for prompt in group.prompts():
         lengths = {name: len(tokens) for name, tokens in prompt.items()}
         out = model(
-            torch.tensor([sum(prompt.values(), [])]),
+            torch.tensor([[token for tokens in prompt.values() for token in tokens]]),
             attention_mask=additive(attention_mask(lengths, layout), model.dtype)[None, None],
             position_ids=token_positions(lengths, layout)[None],
             logits_to_keep=1,
