@@ -2,9 +2,9 @@
 
     python benchmarks/student_layouts.py RECIPE.toml --seeds 1 2 3 --out layouts.json
 
-Runs differ in attention and in seed alone: the split, the rows of a seed and their order, the steps and
-all that is set in the recipe are the same. Adapters and predictions stay in the recipe's work folder; what is done
-is not done again, so runs can share a machine: start one process for each attention, then collect.
+Runs differ in attention and in seed alone: the split, the rows of a seed and their order, the steps and all
+that is set in the recipe are the same. Adapters and predictions stay in the recipe's work folder; what is
+done is not done again, so runs can share a machine: start one process for each attention, then collect.
 """
 
 from __future__ import annotations
