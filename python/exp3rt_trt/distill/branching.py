@@ -131,7 +131,7 @@ def _run(
 
     tokens, own = runs["tokens"], _mask(runs["tokens"], runs["lengths"])
     seen = [(computed[name], chosen) for name, chosen in runs["over"].items()]
-    cache = DynamicCache()
+    cache: Any = DynamicCache()
     for layer in range(body.config.num_hidden_layers if seen else 0):
         pairs = [
             (keys[chosen], values[chosen]) for part, chosen in seen for keys, values in [part.layers[layer]]
