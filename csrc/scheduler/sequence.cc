@@ -8,6 +8,9 @@ namespace {
 
 // The forced answer is about six tokens; as raw text it is the end of the suffix, so it is counted from the label.
 constexpr int kPreciseAnswerTokens = 8;
+// Behind an item of its own the answer is all that a pair costs, and the item's rounding weighs more than its rows':
+// docs/segments.md.
+constexpr int kPreciseTokensBehindItem = 1;
 
 void append(TokenIds& tokens, const TokenIds& more) { tokens.insert(tokens.end(), more.begin(), more.end()); }
 
@@ -47,7 +50,7 @@ bool take_token(Sequence& candidate, TokenId next_token) {
 int Sequence::num_precise() const {
   if (phase == Phase::kPrefix) return num_pending();
   if (phase == Phase::kReasoning || phase == Phase::kItem) return 0;
-  return std::min(num_pending(), kPreciseAnswerTokens);
+  return std::min(num_pending(), group->request.items.empty() ? kPreciseAnswerTokens : kPreciseTokensBehindItem);
 }
 
 Sequence make_prefix_sequence(GroupState& group, int run_index) {
