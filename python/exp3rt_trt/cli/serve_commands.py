@@ -27,7 +27,7 @@ def serve(
     max_waiting_tokens: Annotated[
         int, typer.Option(min=1, help="Most tokens, estimated, of requests that wait.")
     ] = 200_000,
-    max_queue_s: Annotated[float, typer.Option(min=0, help="Longest expected wait in seconds.")] = 10.0,
+    max_queue_s: Annotated[float, typer.Option(min=0, help="Longest expected wait in seconds.")] = 1.0,
     max_candidates: Annotated[int, typer.Option(min=1, help="Most candidates of a request.")] = 1000,
     max_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 8_000_000,
     grace_s: Annotated[

@@ -27,7 +27,7 @@ class ServeOptions:
     model_name: str = "exp3rt"
     max_running_tokens: int = 8192
     max_waiting_tokens: int = 200_000
-    max_queue_s: float = 10.0
+    max_queue_s: float = 1.0
     max_candidates: int = 1000
     max_bytes: int = 8_000_000
     grace_s: float = 30.0
