@@ -159,10 +159,11 @@ def kill_section(record: Record) -> list[str]:
         "broken": "connections broken",
         "broken_within_s": "within s",
         "asked_after": "asked after",
-        "answered_after": "ranked",
+        "ranked_after": "of them ranked",
+        "turned_away_after": "turned away",
         "workers_after": "workers in the end",
     }
-    rows = [[f"{row.get(name, 0):.3g}" for name in columns] for row in record["rows"]]
+    rows = [[f"{row.get(name, 0):.4g}" for name in columns] for row in record["rows"]]
     words = "One of them was killed with SIGKILL in the middle."
     title = f"## A worker is killed: {record['engine']}"
     return [title, "", f"{_served(record)} {words}", "", table(list(columns.values()), rows), ""]

@@ -61,12 +61,12 @@ def broken(rows: Sequence[Row]) -> dict[str, float]:
     if not ends:
         return {"broken": 0}
     after = [row for row in rows if row["at_s"] > max(ends)]
-    answered = sum(row["status"] == 200 for row in after)
     return {
         "broken": len(ends),
         "broken_within_s": max(ends) - min(ends),
         "asked_after": len(after),
-        "answered_after": answered,
+        "ranked_after": sum(row["status"] == 200 for row in after),
+        "turned_away_after": sum(row["status"] == 429 for row in after),
     }
 
 
