@@ -70,7 +70,7 @@ def load(record: Record) -> Figure:
     right.set_ylabel("requests ranked a second")
     right.set_ylim(bottom=0)
     lines = [*axes.get_lines(), *right.get_lines()]
-    axes.legend(lines, [str(line.get_label()) for line in lines], fontsize="small")
+    axes.legend(lines, [str(line.get_label()) for line in lines], loc="center right", fontsize="small")
     return figure
 
 
