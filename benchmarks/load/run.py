@@ -26,7 +26,6 @@ from answers import broken, faults, summary  # noqa: E402
 from asking import Asking  # noqa: E402
 from records import host, write_record  # noqa: E402
 from server import Memory, Server  # noqa: E402
-from shapes import SHAPES, make_engine  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +63,7 @@ def offer(args: argparse.Namespace, asking: Asking, server: Server, rate: float)
         rows = asking.ask(*given, kill if args.kill else None)
     row = {**summary(rows), **faults(rows, server.lines("request"))}
     if memory is None:
-        return {**row, **broken(rows), "workers_after": len(server.pids())}
+        return {**row, **broken(rows), "workers_after": server.wait_for(args.workers)}
     first, most = memory.samples[0], max(memory.samples)
     return {**row, "rss_first_mib": first, "rss_most_mib": most, "rss_growth": most / first - 1}
 
@@ -72,10 +71,7 @@ def offer(args: argparse.Namespace, asking: Asking, server: Server, rate: float)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve, ask, print, record."""
     args = _options(arguments)
-    engine = args.engine
-    if args.random:
-        out = Path("build/bench") / f"random-{args.random}"
-        engine = make_engine(SHAPES[args.random], args.engine, out, "bf16")
+    engine = _random(args.random, args.engine) if args.random else args.engine
     with tempfile.TemporaryDirectory() as folder:
         asking = Asking(args.candidates, args.words, args.profile_words, Path(folder))
         given = ["--workers", str(args.workers), *args.server_options.split()]
@@ -87,12 +83,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_record(args.json, record | found)
 
 
+def _random(name: str, engine: Path) -> Path:
+    from shapes import SHAPES, make_engine  # noqa: PLC0415  (brings PyTorch)
+
+    if name not in SHAPES:
+        raise SystemExit(f"--random {name!r}: none of {', '.join(SHAPES)}")
+    return make_engine(SHAPES[name], engine, Path("build/bench") / f"random-{name}", "bf16")
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--engine", type=Path, required=True)
-    parser.add_argument("--random", choices=SHAPES, help="serve random weights of this shape instead")
+    parser.add_argument("--random", help="serve random weights instead, of this shape (shapes.py)")
     parser.add_argument("--shares", default="0.2,0.4,0.6,0.8,1,1.2,1.5,2", help="of the capacity")
     parser.add_argument("--requests", type=int, default=200, help="of each share")
     parser.add_argument("--warm-up", type=int, default=100, help="requests of each of two closed loops")

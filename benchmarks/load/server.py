@@ -61,6 +61,10 @@ class Server:
         workers = [line["pid"] for line in self.lines("worker started")]
         return [pid for pid in workers if Path(f"/proc/{pid}").exists()] or [self._process.pid]
 
+    def wait_for(self, workers: int) -> int:
+        """Return the number of workers once there are so many again."""
+        return self._until(lambda: len(self.pids()) if len(self.pids()) >= workers else 0)
+
     def answers(self) -> bool:
         """Ask for its health."""
         try:
