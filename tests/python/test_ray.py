@@ -111,8 +111,10 @@ def test_a_killed_job_goes_on_and_pays_for_nothing_twice(tmp_path: Path, engine:
     rows, out, checkpoint, gate = (tmp_path / name for name in names)
     arguments = [str(each) for each in (rows, engine, out, checkpoint, gate)]
     job = subprocess.Popen([sys.executable, ray_cases.__file__, cluster, *arguments])
+    deadline = time.monotonic() + 120  # of a job that hangs
     try:
         while len(users_of(checkpoint)) < ray_cases.BEFORE_GATE and job.poll() is None:
+            assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
         job.kill()
