@@ -82,6 +82,20 @@ def test_latency_and_throughput(engine: Path, tmp_path: Path) -> None:
     assert rows["test_reasoning_of_32_tokens"]["generated_tokens"] > 0
 
 
+def test_a_pair_against_the_length_of_its_item(
+    load: Callable[[str], ModuleType], segmented_engine: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    engine, out = segmented_engine("llama", "fp32"), tmp_path / "item_length.json"
+    given = ("--lengths", 8, 16, "--candidates", 3, "--repeats", 1, "--bandwidth-mib", 1)
+    run(load("item_length"), "--engine", engine, *given, "--json", out)
+    short, long = read(out)["rows"]
+    assert short["tokens"] < long["tokens"]
+    assert min(short["seconds_a_pair"], short["reading_s"]) > 0
+    assert short["item_bytes"] <= long["item_bytes"]
+    pytest.importorskip("matplotlib", reason="plots need the extra [bench]")
+    load("plots").item_length(read(out))
+
+
 def test_measurements_and_report(
     load: Callable[[str], ModuleType], engine: Path, workload: Path, tmp_path: Path
 ) -> None:
