@@ -53,6 +53,27 @@ def arrivals(record: Record) -> Figure:
     return figure
 
 
+def load(record: Record) -> Figure:
+    """Plot latency of what was ranked and of what was turned away, and rankings a second, against load."""
+    figure, axes = _figure("requests offered a second", "s")
+    rows = record["rows"]
+    x = [row["rate"] for row in rows]
+    for key, colour in (("p50", "C0"), ("p99", "C1")):
+        axes.plot(x, [row[f"admitted_{key}_s"] for row in rows], "-o", color=colour, label=key)
+    away = [(row["rate"], row["turned_away_p99_s"]) for row in rows if "turned_away_p99_s" in row]
+    if away:
+        axes.plot(*zip(*away, strict=True), "-o", color="C2", label="turned away, p99")
+    axes.set_yscale("log")
+    axes.axvline(record["capacity_per_s"], color="grey", linestyle=":", label="capacity")
+    right = axes.twinx()
+    right.plot(x, [row["admitted_per_s"] for row in rows], "--s", color="C3", label="ranked a second")
+    right.set_ylabel("requests ranked a second")
+    right.set_ylim(bottom=0)
+    lines = [*axes.get_lines(), *right.get_lines()]
+    axes.legend(lines, [str(line.get_label()) for line in lines], loc="center right", fontsize="small")
+    return figure
+
+
 def scaling(record: Record) -> Figure:
     """Plot time against each size, the fitted line, and dotted the operations at the best point's rate."""
     found = [axis for axis in record["axes"] if "fit" in axis]
@@ -116,6 +137,7 @@ def item_length(record: Record) -> Figure:
 PLOTS: dict[str, Callable[[Record], Figure]] = {
     "latency": latency,
     "arrivals": arrivals,
+    "load": load,
     "scaling": scaling,
     "roofline": roofline,
     "item_length": item_length,
