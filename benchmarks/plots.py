@@ -53,6 +53,27 @@ def arrivals(record: Record) -> Figure:
     return figure
 
 
+def load(record: Record) -> Figure:
+    """Plot latency of what was ranked and of what was turned away, and rankings a second, against load."""
+    figure, axes = _figure("requests offered a second", "s")
+    rows = record["rows"]
+    x = [row["rate"] for row in rows]
+    for key, colour in (("p50", "C0"), ("p99", "C1")):
+        axes.plot(x, [row[f"admitted_{key}_s"] for row in rows], "-o", color=colour, label=key)
+    away = [(row["rate"], row["turned_away_p99_s"]) for row in rows if "turned_away_p99_s" in row]
+    if away:
+        axes.plot(*zip(*away, strict=True), "-o", color="C2", label="turned away, p99")
+    axes.set_yscale("log")
+    axes.axvline(record["capacity_per_s"], color="grey", linestyle=":", label="capacity")
+    right = axes.twinx()
+    right.plot(x, [row["admitted_per_s"] for row in rows], "--s", color="C3", label="ranked a second")
+    right.set_ylabel("requests ranked a second")
+    right.set_ylim(bottom=0)
+    lines = [*axes.get_lines(), *right.get_lines()]
+    axes.legend(lines, [str(line.get_label()) for line in lines], loc="center right", fontsize="small")
+    return figure
+
+
 def scaling(record: Record) -> Figure:
     """Plot time against each size, the fitted line, and dotted the operations at the best point's rate."""
     found = [axis for axis in record["axes"] if "fit" in axis]
@@ -101,11 +122,25 @@ def roofline(record: Record) -> Figure:
     return figure
 
 
+def item_length(record: Record) -> Figure:
+    """Plot a pair's time against the tokens of its item, and the time that reading the item takes."""
+    figure, axes = _figure("tokens of the item", "ms a pair")
+    tokens = [row["tokens"] for row in record["rows"]]
+    axes.plot(tokens, [row["seconds_a_pair"] * 1e3 for row in record["rows"]], "-o", label="a pair")
+    reading = [row["reading_s"] * 1e3 for row in record["rows"]]
+    label = f"its item read at {record['bandwidth_gb_per_s']:.1f} GB/s"
+    axes.plot(tokens, reading, ":", color="grey", label=label)
+    axes.legend()
+    return figure
+
+
 PLOTS: dict[str, Callable[[Record], Figure]] = {
     "latency": latency,
     "arrivals": arrivals,
+    "load": load,
     "scaling": scaling,
     "roofline": roofline,
+    "item_length": item_length,
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Record = dict[str, Any]
+FAULTS = ("lost", "doubled", "not_their_own", "logged_otherwise")
 HEAD = """# Benchmarks
 
 Made by `python benchmarks/report.py` of the records in [benchmarks/results](../benchmarks/results).
@@ -118,6 +119,65 @@ def arrivals_section(record: Record) -> list[str]:
     ]
 
 
+def load_section(record: Record) -> list[str]:
+    """Tell what a server answered under load."""
+    rows = [
+        [
+            f"{row['share']:g}",
+            f"{row['rate']:.2f}",
+            row["requests"],
+            f"{row['admitted_per_s']:.2f}",
+            row["by_status"].get("429", 0),
+            *(f"{row[key] * 1e3:.0f}" for key in ("admitted_p50_s", "admitted_p99_s")),
+            shown(1e3 * row["turned_away_p99_s"], 1) if "turned_away_p99_s" in row else "",
+            sum(row[key] for key in FAULTS),
+            f"{row['rss_growth']:.1%}",
+        ]
+        for row in record["rows"]
+    ]
+    header = [
+        "load / capacity",
+        "offered/s",
+        "requests",
+        "ranked/s",
+        "turned away",
+        "p50 ms",
+        "p99 ms",
+        "p99 ms of a 429",
+        "lost, doubled or mistaken",
+        "memory grown",
+    ]
+    title, plot = f"## Load over HTTP: {record['engine']}", f"![load](plots/{record['file']}.svg)"
+    return [title, "", _served(record), "", table(header, rows), "", plot, ""]
+
+
+def kill_section(record: Record) -> list[str]:
+    """Tell what became of requests when a worker was killed."""
+    columns = {
+        "share": "load / capacity",
+        "requests": "requests",
+        "broken": "connections broken",
+        "broken_within_s": "within s",
+        "asked_after": "asked after",
+        "ranked_after": "of them ranked",
+        "turned_away_after": "turned away",
+        "workers_after": "workers in the end",
+    }
+    rows = [[f"{row.get(name, 0):.4g}" for name in columns] for row in record["rows"]]
+    words = "One of them was killed with SIGKILL in the middle."
+    title = f"## A worker is killed: {record['engine']}"
+    return [title, "", f"{_served(record)} {words}", "", table(list(columns.values()), rows), ""]
+
+
+def _served(record: Record) -> str:
+    sizes = f"{record['candidates']} candidates of {record['words']} words"
+    options = f"--workers {record['workers']} {record['server_options']}".strip()
+    return (
+        f"{machine(record)} `exp3rt-trt serve {options}` and locust on the same cores; Poisson arrivals of "
+        f"requests with {sizes}. Capacity, by a closed loop: {record['capacity_per_s']:.2f} a second."
+    )
+
+
 def scaling_section(record: Record) -> list[str]:
     """Tell the straight lines."""
     words = "Lines are fitted by least squares; expected is the operations' slope at the axis's best rate."
@@ -157,12 +217,32 @@ def roofline_section(record: Record) -> list[str]:
     return ["## Share of the machine", "", f"{machine(record)} {words}", "", found, "", plot, ""]
 
 
+def item_length_section(record: Record) -> list[str]:
+    """Tell what a pair costs when both sides are cached."""
+    rows = []
+    for row in record["rows"]:
+        share = f"{row['seconds_a_pair'] * 1e3:.3f}"
+        rows.append([row["tokens"], share, f"{row['item_bytes'] / 1e6:.2f}", f"{row['reading_s'] * 1e3:.3f}"])
+    header = [
+        "tokens of the item",
+        "ms a pair",
+        "MB",
+        f"ms to read it at {record['bandwidth_gb_per_s']:.1f} GB/s",
+    ]
+    words = f"One user, {record['candidates']} candidates, items in memory in {record['item_dtype']}."
+    lines = ["## A pair against the length of its item", "", f"{machine(record)} {words}", ""]
+    return [*lines, table(header, rows), "", "![item length](plots/item_length.svg)", ""]
+
+
 SECTIONS = {  # in the page's order
     "compare": compare_section,
     "latency": latency_section,
     "arrivals": arrivals_section,
+    "load": load_section,
+    "kill": kill_section,
     "scaling": scaling_section,
     "roofline": roofline_section,
+    "item_length": item_length_section,
 }
 
 
@@ -174,7 +254,7 @@ def write_report(records: Sequence[Record], docs: Path) -> None:
         for record in of_kind(records, kind):
             lines += section(record)
             if kind in plots.PLOTS:
-                plots.save(plots.PLOTS[kind](record), docs / "plots" / f"{kind}.svg")
+                plots.save(plots.PLOTS[kind](record), docs / "plots" / f"{record['file']}.svg")
     (docs / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 

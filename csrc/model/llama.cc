@@ -1,7 +1,9 @@
 #include "model/llama.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <stdexcept>
 
 #include "ops/isa.h"
 #include "ops/parallel.h"
@@ -11,10 +13,12 @@
 namespace exp3rt {
 namespace {
 
-constexpr int kMaxPanelRows = 64;  // activations of a panel stay in the L2 cache
-constexpr int kMinPanelRows = 32;  // of a thread by itself: fewer waste the product kernels, and memory's bandwidth
+constexpr std::int64_t kChunkNumbers = 32 * 1024;  // of a product's result that is used up at once, in the L2 cache
+constexpr std::size_t kNearBytes = 1024 * 1024;    // of activations that stay there while columns pass
 
 std::size_t z(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+Range panels_of(Range columns) { return {columns.begin / kPanelColumns, ceil_div(columns.end, kPanelColumns)}; }
 
 }  // namespace
 
@@ -56,15 +60,14 @@ Llama::Layer Llama::load_layer(Weights& weights, const ModelConfig& config, int 
 
 void Llama::make_workspaces() {
   const Layer& layer = layers_.front();
-  std::size_t input = 0;
-  std::int64_t width = 0;
-  for (const PackedMatrix* w : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
-    input = std::max(input, Activations::num_bytes(w->dtype, kMaxPanelRows, w->k, true));
-    width = std::max(width, w->n);
-  }
+  if (layer.down.dtype == DataType::kInt8) throw std::invalid_argument("weights: 'down' in int8 is not supported");
+  const auto bytes = [](const PackedMatrix& w) {
+    return Activations::num_bytes(w.dtype, max_panel_rows(), max_precise_panel_rows(), w.k);
+  };
   for (Workspace& space : workspaces_) {
-    space.input.get<std::byte>(input);
-    space.output.get<float>(z(padded_row_count(2 * kMaxPanelRows) * width));
+    space.input.get<std::byte>(std::max({bytes(layer.qkv), bytes(layer.o), bytes(layer.gate_up)}));
+    space.inner.get<std::byte>(bytes(layer.down));
+    space.qkv.get<float>(z((max_panel_rows() + max_precise_panel_rows()) * layer.qkv.n));
   }
 }
 
@@ -72,7 +75,7 @@ void Llama::forward(const Batch& batch, const KvStorage& kv, float* hidden) {
   prepare(batch);
   parallel_for(num_threads_, static_cast<std::int64_t>(batch.fresh_blocks.size()),
                [&](std::int64_t i) { kv.refresh(batch.fresh_blocks[z(i)]); });
-  for_panels([&](Panel panel, Team team) {
+  for_panels([&](const Panel& panel, Team team) {
     embed(batch, panel, team);
     write_query_key_value(0, panel, team, kv.layer(0));
   });
@@ -80,16 +83,16 @@ void Llama::forward(const Batch& batch, const KvStorage& kv, float* hidden) {
   const std::vector<AttentionTile> tiles = attention_.tiles(batch, num_threads_);
   for (int l = 0; l < last; ++l) {
     attend(tiles, kv.layer(l));
-    for_panels([&](Panel panel, Team team) {
+    for_panels([&](const Panel& panel, Team team) {
       finish_layer(layers_[z(l)], panel, team);
       write_query_key_value(l + 1, panel, team, kv.layer(l + 1));
     });
   }
   const Batch outputs = batch.outputs_only();
   keep_outputs(batch);
-  cut_panels(outputs);
+  cut(outputs);
   attend(attention_.tiles(outputs, num_threads_), kv.layer(last));
-  for_panels([&](Panel panel, Team team) {
+  for_panels([&](const Panel& panel, Team team) {
     finish_layer(layers_[z(last)], panel, team);
     write_hidden(panel, team, hidden);
   });
@@ -108,7 +111,7 @@ template <typename Fn>
 void Llama::for_panels(Fn&& fn) const {
   if (in_team_) {
     in_team(num_threads_, [&](Team team) {
-      for (const Panel panel : panels_) fn(panel, team);
+      for (const Panel& panel : panels_) fn(panel, team);
     });
   } else {
     const auto count = static_cast<std::int64_t>(panels_.size());
@@ -141,7 +144,7 @@ void Llama::keep_outputs(const Batch& batch) {
 // Cuts the batch into panels and makes room for it.
 void Llama::prepare(const Batch& batch) {
   const int rows = batch.num_rows();
-  cut_panels(batch);
+  cut(batch);
 
   slots_.resize(z(rows));
   for (const BatchSlice& slice : batch.slices) {
@@ -153,59 +156,51 @@ void Llama::prepare(const Batch& batch) {
 
   const std::size_t query_bytes = z(shape_.score_dim()) * size_of(shape_.dtype);
   residual_ = residual_buffer_.get<float>(z(rows) * z(config_.hidden_size));
-  query_stride_ = z(round_up(rows * shape_.group() + kMaxProductRows, 64)) * query_bytes;
+  query_stride_ = z(round_up(rows * shape_.group(), 64)) * query_bytes;
   queries_ = query_buffer_.get<std::byte>(query_stride_ * z(config_.num_kv_heads));
   attended_ = attended_buffer_.get<float>(z(rows) * z(config_.attention_size()));
   cosine_ = cosine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
   sine_ = sine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
 }
 
-void Llama::cut_panels(const Batch& batch) {
-  in_team_ = num_threads_ > 1 && batch.num_rows() < num_threads_ * kMinPanelRows;
-  panels_.clear();
-  add_panels(0, batch.num_precise_rows, true);
-  add_panels(batch.num_precise_rows, batch.num_rows(), false);
+void Llama::cut(const Batch& batch) {
+  in_team_ = few_rows(batch.num_rows(), num_threads_);
+  panels_ = cut_panels(batch.num_precise_rows, batch.num_rows(), num_threads_);
 }
 
-// Panels of nearly the same size; threads that work alone get the same number of them each.
-void Llama::add_panels(int begin, int end, bool precise) {
-  const int rows = end - begin;
-  const int fewest = static_cast<int>(ceil_div(rows, kMaxPanelRows));
-  const int most = std::max(1, rows / kMinPanelRows);
-  const int count =
-      in_team_ ? fewest : std::max(fewest, std::min(most, static_cast<int>(round_up(fewest, num_threads_))));
-  for (int i = 0; i < count; ++i) {
-    const int row = begin + rows * i / count;
-    panels_.push_back({row, begin + rows * (i + 1) / count - row, precise});
-  }
-}
-
-void Llama::embed(const Batch& batch, Panel panel, Team team) {
+void Llama::embed(const Batch& batch, const Panel& panel, Team team) {
   const std::size_t hidden = z(config_.hidden_size);
   const std::size_t half = z(config_.head_dim / 2);
-  for (const int row : rows_of(panel, team)) {
+  for (const std::int64_t i : rows_of(panel, team)) {
+    const std::int64_t row = panel.row(i);
     const std::byte* from = embed_ + z(batch.tokens[z(row)]) * hidden * size_of(config_.table_dtype());
     load(config_.table_dtype(), from, config_.hidden_size, residual_ + z(row) * hidden);
     const auto position = static_cast<float>(batch.positions[z(row)]);
-    for (std::size_t i = 0; i < half; ++i) {
-      const float angle = position * inv_freq_[i];
-      cosine_[z(row) * half + i] = std::cos(angle);
-      sine_[z(row) * half + i] = std::sin(angle);
+    for (std::size_t d = 0; d < half; ++d) {
+      const float angle = position * inv_freq_[d];
+      cosine_[z(row) * half + d] = std::cos(angle);
+      sine_[z(row) * half + d] = std::sin(angle);
     }
   }
 }
 
-void Llama::write_query_key_value(int layer_index, Panel panel, Team team, const KvLayer& kv) {
+void Llama::write_query_key_value(int layer_index, const Panel& panel, Team team, const KvLayer& kv) {
   const Layer& layer = layers_[z(layer_index)];
-  float* output = product(layer.qkv, normed(layer.attn_norm, layer.qkv, panel, team), team);
+  const Activations input = normed(layer.attn_norm, layer.qkv, panel, team);
+  float* output = workspace().qkv.get<float>(0);
   team.meet();
-  for (const int row : rows_of(panel, team)) {
-    place_row(layer, row, output + z(row - panel.first_row) * z(layer.qkv.n), kv);
+  for_parts(input, layer.qkv, layer.qkv.n, team, [&](Range rows, Range columns) {
+    multiply(layer.qkv, input, rows, panels_of(columns), output + rows.begin * layer.qkv.n + columns.begin,
+             layer.qkv.n);
+  });
+  team.meet();
+  for (const std::int64_t i : rows_of(panel, team)) {
+    place_row(layer, panel.row(i), output + input.product_row(i) * layer.qkv.n, kv);
   }
 }
 
 // One row of the product: the query goes to the batch's queries, the key and value to their block.
-void Llama::place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv) {
+void Llama::place_row(const Layer& layer, std::int64_t row, float* qkv, const KvLayer& kv) {
   const VectorKernels& kernels = vector_kernels();
   const int dim = config_.head_dim;
   float* keys = qkv + config_.num_heads * dim;
@@ -223,7 +218,7 @@ void Llama::place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv
   const std::size_t query_bytes = z(shape_.score_dim()) * size_of(shape_.dtype);
   for (int head = 0; head < config_.num_heads; ++head) {
     std::byte* queries = queries_ + z(head / shape_.group()) * query_stride_;
-    const int query_row = row * shape_.group() + head % shape_.group();
+    const std::int64_t query_row = row * shape_.group() + head % shape_.group();
     shape_.store_query(qkv + head * dim, queries + z(query_row) * query_bytes);
   }
   for (int head = 0; head < config_.num_kv_heads; ++head) {
@@ -238,72 +233,105 @@ void Llama::normalize_heads(const float* weight, float* heads, int count) const 
   }
 }
 
-void Llama::attention_output(const Layer& layer, Panel panel, Team team) {
+void Llama::attention_output(const Layer& layer, const Panel& panel, Team team) {
   Activations input = input_of(layer.o, panel);
-  for (const int row : rows_of(panel, team)) input.set(row - panel.first_row, attended_ + z(row) * z(layer.o.k));
+  for (const std::int64_t i : rows_of(panel, team)) input.set(i, attended_ + z(panel.row(i)) * z(layer.o.k));
+  team.meet();
   add_product_to_residual(layer.o, input, panel, team);
 }
 
-void Llama::mlp(const Layer& layer, Panel panel, Team team) {
-  const int inner = config_.intermediate_size;
-  float* output = product(layer.gate_up, normed(layer.mlp_norm, layer.gate_up, panel, team), team);
+void Llama::mlp(const Layer& layer, const Panel& panel, Team team) {
+  const Activations input = normed(layer.mlp_norm, layer.gate_up, panel, team);
+  Activations inner(layer.down.dtype, panel.num_rows(), panel.num_precise(), layer.down.k,
+                    workspace().inner.get<std::byte>(0));
   team.meet();
-  Activations input = input_of(layer.down, panel);
-  for (const int row : rows_of(panel, team)) {
-    const int i = row - panel.first_row;
-    float* gate = output + z(i) * z(layer.gate_up.n);
-    vector_kernels().swiglu(gate, gate + inner, inner);
-    input.set(i, gate);
-  }
-  add_product_to_residual(layer.down, input, panel, team);
+  for_parts(input, layer.gate_up, config_.intermediate_size, team, [&](Range rows, Range columns) {
+    const Range up_columns{columns.begin + config_.intermediate_size, columns.end + config_.intermediate_size};
+    const Result gate = product(layer.gate_up, input, rows, columns, 0);
+    const Result up = product(layer.gate_up, input, rows, up_columns, 1);
+    input.for_results(rows, [&](std::int64_t i, std::int64_t at) {
+      vector_kernels().swiglu(gate.row(at), up.row(at), columns.size());
+      inner.set_columns(i, columns.begin, columns.size(), gate.row(at));
+    });
+  });
+  team.meet();
+  add_product_to_residual(layer.down, inner, panel, team);
 }
 
-void Llama::finish_layer(const Layer& layer, Panel panel, Team team) {
+void Llama::finish_layer(const Layer& layer, const Panel& panel, Team team) {
   attention_output(layer, panel, team);
   mlp(layer, panel, team);
 }
 
-void Llama::write_hidden(Panel panel, Team team, float* hidden) const {
+void Llama::write_hidden(const Panel& panel, Team team, float* hidden) const {
   const std::size_t size = z(config_.hidden_size);
-  for (const int row : rows_of(panel, team)) {
+  for (const std::int64_t i : rows_of(panel, team)) {
+    const std::int64_t row = panel.row(i);
     vector_kernels().rms_norm(residual_ + z(row) * size, final_norm_, config_.rms_norm_eps, config_.hidden_size,
                               hidden + z(row) * size);
   }
 }
 
 // The panel's input to products, in the workspace of those who work on it.
-Activations Llama::input_of(const PackedMatrix& w, Panel panel) {
-  return {w.dtype, panel.num_rows, w.k, panel.precise, workspace().input.get<std::byte>(0)};
+Activations Llama::input_of(const PackedMatrix& w, const Panel& panel) {
+  return {w.dtype, panel.num_rows(), panel.num_precise(), w.k, workspace().input.get<std::byte>(0)};
 }
 
-Activations Llama::normed(const float* weight, const PackedMatrix& w, Panel panel, Team team) {
+Activations Llama::normed(const float* weight, const PackedMatrix& w, const Panel& panel, Team team) {
   thread_local AlignedBuffer buffer;
   float* normed = buffer.get<float>(z(w.k));
   Activations input = input_of(w, panel);
-  for (const int row : rows_of(panel, team)) {
-    vector_kernels().rms_norm(residual_ + z(row) * z(w.k), weight, config_.rms_norm_eps, w.k, normed);
-    input.set(row - panel.first_row, normed);
+  for (const std::int64_t i : rows_of(panel, team)) {
+    vector_kernels().rms_norm(residual_ + z(panel.row(i)) * z(w.k), weight, config_.rms_norm_eps, w.k, normed);
+    input.set(i, normed);
   }
   return input;
 }
 
-// x W, [panel rows, w.n], of which each member of the team computes some columns as soon as x is whole.
-float* Llama::product(const PackedMatrix& w, const Activations& x, Team team) {
-  float* y = workspace().output.get<float>(0);
-  team.meet();
-  multiply(w, x, team.share(w.num_panels()), y);
-  return y;
+// fn(rows, columns) for parts of the product of x and w: of this member's share of the first `count` columns, as many at
+// once as keep the result in the L2 cache, and as many rows as go through a product at once. Columns stay while rows pass,
+// or, where there are too many activations for that, rows stay while columns pass.
+template <typename Fn>
+void Llama::for_parts(const Activations& x, const PackedMatrix& w, std::int64_t count, Team team, Fn&& fn) {
+  const std::int64_t num_rows = x.product_rows();
+  const std::int64_t row_step = x.rows_at_once();
+  const std::int64_t step = std::max<std::int64_t>(1, kChunkNumbers / kPanelColumns / row_step);
+  const Range share = team.share(ceil_div(count, kPanelColumns));
+  const auto columns_from = [&](std::int64_t first) {
+    return Range{first * kPanelColumns, std::min(std::min(first + step, share.end) * kPanelColumns, count)};
+  };
+  const auto rows_from = [&](std::int64_t first) { return Range{first, std::min(first + row_step, num_rows)}; };
+  if (z(num_rows * w.k) * size_of(w.dtype) > kNearBytes) {
+    for (std::int64_t row = 0; row < num_rows; row += row_step) {
+      for (std::int64_t first = share.begin; first < share.end; first += step) fn(rows_from(row), columns_from(first));
+    }
+  } else {
+    for (std::int64_t first = share.begin; first < share.end; first += step) {
+      for (std::int64_t row = 0; row < num_rows; row += row_step) fn(rows_from(row), columns_from(first));
+    }
+  }
 }
 
-void Llama::add_product_to_residual(const PackedMatrix& w, const Activations& x, Panel panel, Team team) {
-  const float* y = product(w, x, team);
-  const Range panels = team.share(w.num_panels());  // the columns that this member has
-  const std::int64_t begin = panels.begin * kPanelColumns;
-  const std::int64_t size = std::min(panels.end * kPanelColumns, w.n) - begin;
-  for (int i = 0; i < panel.num_rows; ++i) {
-    float* residual = residual_ + z(panel.first_row + i) * z(w.n);
-    vector_kernels().scale_add(residual + begin, 1.0f, y + z(i) * z(w.n) + begin, size);
-  }
+// A part of x W in the thread's own memory, of which there are two. The panels that it lies in are computed whole.
+Llama::Result Llama::product(const PackedMatrix& w, const Activations& x, Range rows, Range columns, int memory) {
+  thread_local std::array<AlignedBuffer, 2> buffers;
+  const Range panels = panels_of(columns);
+  const std::int64_t stride = std::min(panels.end * kPanelColumns, w.n) - panels.begin * kPanelColumns;
+  const int padded = padded_row_count(w.dtype, static_cast<int>(rows.size()));
+  float* y = buffers[z(memory)].get<float>(z(padded * stride));
+  multiply(w, x, rows, panels, y, stride);
+  return {y + columns.begin - panels.begin * kPanelColumns, stride};
+}
+
+// x is whole when this is called, and the residual when it returns.
+void Llama::add_product_to_residual(const PackedMatrix& w, const Activations& x, const Panel& panel, Team team) {
+  for_parts(x, w, w.n, team, [&](Range rows, Range columns) {
+    const Result y = product(w, x, rows, columns, 0);
+    x.for_results(rows, [&](std::int64_t i, std::int64_t at) {
+      float* residual = residual_ + panel.row(i) * w.n;
+      vector_kernels().scale_add(residual + columns.begin, 1.0f, y.row(at), columns.size());
+    });
+  });
   team.meet();
 }
 

@@ -7,6 +7,7 @@
 #include "core/batch.h"
 #include "core/model_config.h"
 #include "model/kv_storage.h"
+#include "model/panels.h"
 #include "model/weights.h"
 #include "ops/aligned_buffer.h"
 #include "ops/attention.h"
@@ -18,8 +19,8 @@ namespace exp3rt {
 
 // The decoder of the Llama family: Llama 2 and 3, SmolLM2, Mistral, Qwen2 (bias on q, k, v), Qwen3 (norm on q and k).
 //
-// A forward pass runs over panels of rows that fit the cache; for each layer, all threads meet twice: once when every
-// key of the batch is written, once when every row has attended. The last layer attends and goes on with
+// A forward pass runs over panels of rows that fit the cache (model/panels.h); for each layer, all threads meet twice: once
+// when every key of the batch is written, once when every row has attended. The last layer attends and goes on with
 // the rows that have outputs alone.
 //
 // Of many rows, each thread takes whole panels. Few rows (reasoning) are the work of all threads as a team: they share
@@ -45,50 +46,51 @@ class Llama {
     PackedMatrix gate_up;
     PackedMatrix down;
   };
-  struct Panel {
-    int first_row;
-    int num_rows;
-    bool precise;
-  };
   struct Slot {
     BlockId block;
     int index;  // token within the block
   };
-  // What a panel is computed in, by one thread or by a team.
+  // What a panel is computed in, by one thread or by a team: what goes into products, and queries, keys and values.
   struct Workspace {
-    AlignedBuffer input, output;
+    AlignedBuffer input, inner, qkv;
+  };
+  // Some columns of a product.
+  struct Result {
+    float* at;
+    std::int64_t stride;
+    float* row(std::int64_t index) const { return at + index * stride; }
   };
 
   static std::vector<Layer> load_layers(Weights& weights, const ModelConfig& config);
   static Layer load_layer(Weights& weights, const ModelConfig& config, int index);
   void make_workspaces();
   void prepare(const Batch& batch);
-  void embed(const Batch& batch, Panel panel, Team team);
-  void write_query_key_value(int layer, Panel panel, Team team, const KvLayer& kv);
-  void place_row(const Layer& layer, int row, float* qkv, const KvLayer& kv);
+  void embed(const Batch& batch, const Panel& panel, Team team);
+  void write_query_key_value(int layer, const Panel& panel, Team team, const KvLayer& kv);
+  void place_row(const Layer& layer, std::int64_t row, float* qkv, const KvLayer& kv);
   void normalize_heads(const float* weight, float* heads, int count) const;
   template <typename Fn>
   void for_panels(Fn&& fn) const;
   void attend(const std::vector<AttentionTile>& tiles, const KvLayer& kv);
   void keep_outputs(const Batch& batch);
   void copy_items(const Batch& batch, const KvStorage& kv) const;
-  void finish_layer(const Layer& layer, Panel panel, Team team);
-  void write_hidden(Panel panel, Team team, float* hidden) const;
-  void attention_output(const Layer& layer, Panel panel, Team team);
-  void mlp(const Layer& layer, Panel panel, Team team);
-  void cut_panels(const Batch& batch);
-  void add_panels(int begin, int end, bool precise);
+  void finish_layer(const Layer& layer, const Panel& panel, Team team);
+  void write_hidden(const Panel& panel, Team team, float* hidden) const;
+  void attention_output(const Layer& layer, const Panel& panel, Team team);
+  void mlp(const Layer& layer, const Panel& panel, Team team);
+  void cut(const Batch& batch);
   Workspace& workspace() { return workspaces_[in_team_ ? 0 : static_cast<std::size_t>(omp_get_thread_num())]; }
-  // This member's rows of the batch
-  static auto rows_of(Panel panel, Team team) {
-    const Range share = team.share(panel.num_rows);
-    return std::views::iota(panel.first_row + static_cast<int>(share.begin),
-                            panel.first_row + static_cast<int>(share.end));
+  // This member's rows of the panel
+  static auto rows_of(const Panel& panel, Team team) {
+    const Range share = team.share(panel.num_rows());
+    return std::views::iota(share.begin, share.end);
   }
-  Activations input_of(const PackedMatrix& w, Panel panel);
-  Activations normed(const float* weight, const PackedMatrix& w, Panel panel, Team team);
-  float* product(const PackedMatrix& w, const Activations& x, Team team);
-  void add_product_to_residual(const PackedMatrix& w, const Activations& x, Panel panel, Team team);
+  Activations input_of(const PackedMatrix& w, const Panel& panel);
+  Activations normed(const float* weight, const PackedMatrix& w, const Panel& panel, Team team);
+  template <typename Fn>
+  static void for_parts(const Activations& x, const PackedMatrix& w, std::int64_t count, Team team, Fn&& fn);
+  static Result product(const PackedMatrix& w, const Activations& x, Range rows, Range columns, int memory);
+  void add_product_to_residual(const PackedMatrix& w, const Activations& x, const Panel& panel, Team team);
 
   ModelConfig config_;
   int num_threads_;

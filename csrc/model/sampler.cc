@@ -5,7 +5,7 @@
 
 #include "ops/aligned_buffer.h"
 #include "ops/parallel.h"
-#include "ops/store.h"
+#include "ops/vector_kernels.h"
 
 namespace exp3rt {
 namespace {
@@ -57,27 +57,34 @@ std::vector<TokenId> Sampler::greedy(const std::vector<const float*>& rows) cons
   const DataType dtype = lm_head_.dtype;
   const auto num_rows = static_cast<std::int64_t>(rows.size());
   const std::int64_t num_slices = ceil_div(lm_head_.n, kSliceTokens);
-  const std::size_t row_bytes = static_cast<std::size_t>(hidden_size_) * size_of(dtype);
-  AlignedBuffer input_buffer;
-  auto* input = input_buffer.get<std::byte>(static_cast<std::size_t>(num_rows + kMaxProductRows) * row_bytes);
-  for (std::size_t i = 0; i < rows.size(); ++i) store(dtype, rows[i], hidden_size_, input + i * row_bytes);
+  AlignedBuffer input_buffer;  // operands of up to kMaxProductRows rows each
+  const std::size_t operand = Activations::num_bytes(dtype, kMaxProductRows, 0, hidden_size_);
+  auto* memory = input_buffer.get<std::byte>(static_cast<std::size_t>(ceil_div(num_rows, kMaxProductRows)) * operand);
+  std::vector<Activations> inputs;
+  for (std::int64_t first = 0; first < num_rows; first += kMaxProductRows) {
+    const int count = static_cast<int>(std::min<std::int64_t>(kMaxProductRows, num_rows - first));
+    inputs.emplace_back(dtype, count, 0, hidden_size_, memory + inputs.size() * operand);
+    for (int i = 0; i < count; ++i) inputs.back().set(i, rows[static_cast<std::size_t>(first + i)]);
+  }
 
   std::vector<Best> best(static_cast<std::size_t>(num_slices * num_rows));
   parallel_for(num_threads_, num_slices, [&](std::int64_t slice) {
     thread_local AlignedBuffer logits_buffer;
-    const PackedMatrix part = lm_head_.panels(slice * kSlicePanels, kSlicePanels);
-    for (std::int64_t first = 0; first < num_rows; first += kMaxProductRows) {
-      const int count = static_cast<int>(std::min<std::int64_t>(kMaxProductRows, num_rows - first));
-      const auto padded = static_cast<std::size_t>(padded_row_count(count));
-      float* logits = logits_buffer.get<float>(padded * static_cast<std::size_t>(part.n));
-      matmul(input + static_cast<std::size_t>(first) * row_bytes, part, logits, count);
+    const Range panels{slice * kSlicePanels, std::min((slice + 1) * kSlicePanels, lm_head_.num_panels())};
+    const std::int64_t columns = std::min(kSliceTokens, lm_head_.n - slice * kSliceTokens);
+    std::int64_t first = 0;
+    for (const Activations& input : inputs) {
+      const int count = input.product_rows();
+      float* logits = logits_buffer.get<float>(static_cast<std::size_t>(padded_row_count(dtype, count) * columns));
+      multiply(lm_head_, input, {0, count}, panels, logits, columns);
       for (int row = 0; row < count; ++row) {
         Best& found = best[static_cast<std::size_t>(slice * num_rows + first + row)];
-        for (std::int64_t i = 0; i < part.n; ++i) {
-          const float logit = logits[row * part.n + i];
+        for (std::int64_t i = 0; i < columns; ++i) {
+          const float logit = logits[row * columns + i];
           if (logit > found.logit) found = {logit, static_cast<TokenId>(slice * kSliceTokens + i)};
         }
       }
+      first += count;
     }
   });
 

@@ -6,7 +6,7 @@
 #include "core/batch.h"
 #include "core/model_config.h"
 #include "model/weights.h"
-#include "ops/matmul.h"
+#include "ops/linear.h"
 
 namespace exp3rt {
 

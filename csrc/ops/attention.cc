@@ -2,19 +2,32 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <limits>
 
 #include "ops/aligned_buffer.h"
-#include "ops/store.h"
 #include "ops/vector_kernels.h"
 
 namespace exp3rt {
 namespace {
 
-constexpr int kTileRows = 192;  // query rows: three heads of 64 tokens, which keeps scores and sums in the L2 cache
-constexpr int kMinTileRows = 24;
+constexpr int kMaxQueryRows = 192;  // of a tile: three heads of 64 tokens, which keeps their sums in the L2 cache
+constexpr int kMinQueryRows = 24;
 constexpr int kTilesPerThread = 8;  // evens out what is handed to the threads
+
+std::size_t z(int n) { return static_cast<std::size_t>(n); }
+
+// Collects blocks until there are as many as one step takes.
+class FewBlocks {
+ public:
+  void add(TileBlock block) { blocks_[z(size_++)] = block; }
+  bool full() const { return size_ == TileAttention::kMaxBlocks; }
+  int size() const { return size_; }
+  std::span<const TileBlock> take() { return {blocks_.data(), z(std::exchange(size_, 0))}; }
+
+ private:
+  std::array<TileBlock, TileAttention::kMaxBlocks> blocks_;
+  int size_ = 0;
+};
 
 bool same(std::span<const KeyBlock> a, std::span<const KeyBlock> b) {
   return a.data() == b.data() && a.size() == b.size();
@@ -24,20 +37,21 @@ bool same(std::span<const KeyBlock> a, std::span<const KeyBlock> b) {
 
 // Of one tile and key head; one per thread, reused.
 struct Attention::State {
-  AlignedBuffer scores_buffer, weights_buffer, part_buffer, sum_buffer, item_buffer;
+  AlignedBuffer sum_buffer;
+  std::array<AlignedBuffer, TileAttention::kMaxBlocks> item_buffers;
   const std::byte* queries = nullptr;
-  std::array<float, kTileRows> max;
-  std::array<float, kTileRows> weight;  // sum of the softmax weights
-  float* sum = nullptr;                 // [rows, sum_width], weighted values
+  std::array<float, kMaxQueryRows> max;
+  std::array<float, kMaxQueryRows> weight;  // sum of the softmax weights
+  float* sum = nullptr;                     // [rows, sum_width], weighted values
 };
 
-Attention::Attention(AttentionShape shape, ItemFormat items, bool by_products)
-    : shape_(shape), by_products_(by_products), kernel_(attention_kernel(shape.dtype)), items_(std::move(items)) {}
+Attention::Attention(AttentionShape shape, ItemFormat items, bool by_tiles)
+    : shape_(shape), by_tiles_(by_tiles), kernel_(attention_kernel(shape.dtype)), items_(std::move(items)) {}
 
 std::vector<AttentionTile> Attention::tiles(const Batch& batch, int num_threads) const {
   const int share = batch.num_rows() * shape_.num_kv_heads / (kTilesPerThread * num_threads);
   const int max_rows =
-      std::clamp(share, std::max(1, kMinTileRows / shape_.group()), std::max(1, kTileRows / shape_.group()));
+      std::clamp(share, std::max(1, kMinQueryRows / shape_.group()), std::max(1, kMaxQueryRows / shape_.group()));
   const std::span<const BatchSlice> slices = batch.slices;
   std::vector<AttentionTile> tiles;
   for (std::size_t s = 0; s < slices.size(); ++s) {
@@ -69,11 +83,7 @@ void Attention::run(const AttentionTile& tile, int kv_head, const KvLayer& kv, c
   state.sum = state.sum_buffer.get<float>(size);
   std::fill_n(state.sum, size, 0.0f);
 
-  std::array<int, kTileRows> valid;  // keys of the block that each query row may see
-  for (const KeyBlock& block : tile.slices.front().context) {
-    valid.fill(block.num_tokens);
-    attend(state, 0, rows, kv, block.block, kv_head, valid, by_products_);
-  }
+  attend_context(state, tile, kv, kv_head);
   for (const BatchSlice& slice : tile.slices) {
     if (slice.item != nullptr) attend_item(state, tile, slice, kv.index, kv_head);
     attend_own(state, tile, slice, kv, kv_head);
@@ -81,19 +91,27 @@ void Attention::run(const AttentionTile& tile, int kv_head, const KvLayer& kv, c
   write(state, tile, kv_head, out);
 }
 
+void Attention::attend_context(State& state, const AttentionTile& tile, const KvLayer& kv, int kv_head) const {
+  const Rows rows{0, tile.num_rows * shape_.group()};
+  FewBlocks few;
+  for (const KeyBlock& block : tile.slices.front().context) {
+    few.add({kv.keys(block.block, kv_head), kv.values(block.block, kv_head), block.num_tokens});
+    if (!few.full() && &block != &tile.slices.front().context.back()) continue;
+    attend(state, rows, shape_.score_dim(), few.take(), nullptr, by_tiles_);
+  }
+}
+
 // The rows that the tile and the slice have in common meet the slice's item.
 void Attention::attend_item(State& state, const AttentionTile& tile, const BatchSlice& slice, int layer,
                             int kv_head) const {
-  const int group = shape_.group();
-  const int begin = std::max(slice.first_row, tile.first_row);
-  const int end = std::min(slice.first_row + slice.num_rows, tile.first_row + tile.num_rows);
+  const Rows rows = common_rows(tile, slice);
   const int num_tokens = slice.item->num_tokens;
-  std::array<int, kTileRows> valid;
+  FewBlocks few;
   for (int block = 0; block * kBlockTokens < num_tokens; ++block) {
-    valid.fill(std::min(num_tokens - block * kBlockTokens, kBlockTokens));
-    const ItemFormat::Block found = items_.block(*slice.item, layer, block, kv_head, state.item_buffer);
-    attend_by_kernel(state, (begin - tile.first_row) * group, (end - begin) * group, shape_.head_dim, found.keys,
-                     found.values, valid);
+    const ItemFormat::Block found = items_.block(*slice.item, layer, block, kv_head, state.item_buffers[z(few.size())]);
+    few.add({found.keys, found.values, std::min(num_tokens - block * kBlockTokens, kBlockTokens)});
+    if (!few.full() && (block + 1) * kBlockTokens < num_tokens) continue;
+    attend(state, rows, shape_.head_dim, few.take(), nullptr, by_tiles_);
   }
 }
 
@@ -101,64 +119,61 @@ void Attention::attend_item(State& state, const AttentionTile& tile, const Batch
 void Attention::attend_own(State& state, const AttentionTile& tile, const BatchSlice& slice, const KvLayer& kv,
                            int kv_head) const {
   const int group = shape_.group();
+  const Rows rows = common_rows(tile, slice);
+  const int first_row = tile.first_row + rows.first / group;
+  const int first_own = slice.first_own_token + first_row - slice.first_row;
+  const int num_tokens = first_own + rows.count / group;  // that the last row sees
+  std::array<int, kMaxQueryRows> seen;
+  FewBlocks few;
+  for (int block = 0; block * kBlockTokens < num_tokens; ++block) {
+    const BlockId id = slice.own_blocks[z(block)];
+    few.add({kv.keys(id, kv_head), kv.values(id, kv_head), kBlockTokens});
+    if (!few.full() && (block + 1) * kBlockTokens < num_tokens) continue;
+    const int passed = (block + 1 - few.size()) * kBlockTokens;
+    for (int i = 0; i < rows.count; ++i) seen[z(i)] = first_own + i / group + 1 - passed;
+    attend(state, rows, shape_.score_dim(), few.take(), seen.data(), by_tiles_ && !slice.decoding);
+  }
+}
+
+Attention::Rows Attention::common_rows(const AttentionTile& tile, const BatchSlice& slice) const {
   const int begin = std::max(slice.first_row, tile.first_row);
   const int end = std::min(slice.first_row + slice.num_rows, tile.first_row + tile.num_rows);
-  const auto own = [&](int row) { return slice.first_own_token + row - slice.first_row; };
-  const bool by_products = by_products_ && !slice.decoding;
-  std::array<int, kTileRows> valid;
-  for (int block = 0; block * kBlockTokens <= own(end - 1); ++block) {
-    const int first = std::max(begin, begin + block * kBlockTokens - own(begin));  // rows before see none of it
-    for (int row = first; row < end; ++row) {
-      const int seen = std::min(own(row) - block * kBlockTokens + 1, kBlockTokens);
-      std::fill_n(valid.begin() + (row - first) * group, group, seen);
+  return {(begin - tile.first_row) * shape_.group(), (end - begin) * shape_.group()};
+}
+
+// Query rows meet a few blocks. seen: how many of their slots, 64 a block, each row may see; null: all.
+void Attention::attend(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks, const int* seen,
+                       bool by_tiles) const {
+  if (by_tiles) {
+    attend_by_tiles(state, rows, score_dim, blocks, seen);
+  } else {
+    attend_by_vectors(state, rows, score_dim, blocks, seen);
+  }
+}
+
+void Attention::attend_by_tiles(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
+                                const int* seen) const {
+  const std::size_t row = z(rows.first);
+  attend_tiles({rows.count, score_dim, shape_.score_dim(), value_panels(), state.queries + row * query_bytes(),
+                blocks.data(), static_cast<int>(blocks.size()), seen, &state.max[row], &state.weight[row],
+                state.sum + row * sum_width()});
+}
+
+// One block at a time, for the rows that see any of it: those behind the first that does.
+void Attention::attend_by_vectors(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
+                                  const int* seen) const {
+  std::array<int, kMaxQueryRows> valid;
+  for (std::size_t block = 0; block < blocks.size(); ++block) {
+    const int passed = static_cast<int>(block) * kBlockTokens;
+    int first = 0;
+    while (seen && seen[first] <= passed) ++first;
+    for (int i = first; i < rows.count; ++i) {
+      valid[z(i)] = std::min(seen ? seen[i] - passed : kBlockTokens, blocks[block].num_tokens);
     }
-    const BlockId id = slice.own_blocks[static_cast<std::size_t>(block)];
-    attend(state, (first - tile.first_row) * group, (end - first) * group, kv, id, kv_head, valid, by_products);
-  }
-}
-
-// Query rows [first, first + count) of the tile meet one block.
-void Attention::attend(State& state, int first, int count, const KvLayer& kv, BlockId block, int kv_head,
-                       std::span<const int> valid, bool by_products) const {
-  const std::byte* keys = kv.keys(block, kv_head);
-  const std::byte* values = kv.values(block, kv_head);
-  if (by_products) return attend_by_products(state, first, count, keys, values, valid);
-  attend_by_kernel(state, first, count, shape_.score_dim(), keys, values, valid);
-}
-
-void Attention::attend_by_kernel(State& state, int first, int count, int score_dim, const void* keys,
-                                 const void* values, std::span<const int> valid) const {
-  const auto row = static_cast<std::size_t>(first);
-  const int panels = static_cast<int>(ceil_div(shape_.head_dim, kPanelColumns));
-  kernel_({count, score_dim, shape_.score_dim(), panels, state.queries + row * query_bytes(), keys, values,
-           valid.data(), &state.max[row], &state.weight[row], state.sum + row * sum_width()});
-}
-
-void Attention::attend_by_products(State& state, int first, int count, const std::byte* keys, const std::byte* values,
-                                   std::span<const int> valid) const {
-  const VectorKernels& kernels = vector_kernels();
-  const DataType dtype = shape_.dtype;
-  const auto dim = static_cast<std::size_t>(shape_.head_dim);
-  const auto padded = static_cast<std::size_t>(padded_row_count(count));
-  float* scores = state.scores_buffer.get<float>(padded * kBlockTokens);
-  std::byte* weights = state.weights_buffer.get<std::byte>(padded * kBlockTokens * size_of(dtype));
-  float* part = state.part_buffer.get<float>(padded * dim);  // [count, head_dim], this block's weighted values
-
-  const std::byte* queries = state.queries + static_cast<std::size_t>(first) * query_bytes();
-  matmul(queries, {keys, kBlockTokens, shape_.score_dim(), dtype}, scores, count);
-  std::array<float, kTileRows> factors;
-  for (int i = 0; i < count; ++i) {
-    const auto row = static_cast<std::size_t>(first + i);
-    const auto at = static_cast<std::size_t>(i);
-    float* row_scores = scores + at * kBlockTokens;
-    factors[at] = kernels.softmax_block(dtype, row_scores, valid[at], &state.max[row], &state.weight[row]);
-    store(dtype, row_scores, kBlockTokens, weights + at * kBlockTokens * size_of(dtype));
-  }
-  matmul(weights, {values, shape_.head_dim, kBlockTokens, dtype}, part, count);
-  for (int i = 0; i < count; ++i) {
-    const auto row = static_cast<std::size_t>(first + i);
-    const auto at = static_cast<std::size_t>(i);
-    kernels.scale_add(state.sum + row * sum_width(), factors[at], part + at * dim, shape_.head_dim);
+    const std::size_t row = z(rows.first + first);
+    kernel_({rows.count - first, score_dim, shape_.score_dim(), value_panels(), state.queries + row * query_bytes(),
+             blocks[block].keys, blocks[block].values, &valid[z(first)], &state.max[row], &state.weight[row],
+             state.sum + row * sum_width()});
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/batch.h"
@@ -9,6 +10,7 @@
 #include "ops/item_format.h"
 #include "ops/kv_layer.h"
 #include "ops/matmul.h"
+#include "ops/tiles.h"
 
 namespace exp3rt {
 
@@ -21,42 +23,51 @@ struct AttentionTile {
 
 // Grouped-query attention over KV blocks.
 //
-// A tile's queries meet each block of the shared context in one product, whichever sequences they belong to; then each
-// sequence's rows meet its item, if it has one, and its own blocks, causally. The parts are merged by their log-sum-exp as they come (streaming
-// softmax: Milakov and Gimelshein, arXiv 1805.02867; tiled as in FlashAttention, arXiv 2205.14135). Every row sees its
-// keys block by block in the same order whatever else is in the batch, so its result does not depend on it.
+// A tile's queries meet the blocks of the shared context together, whichever sequences they belong to; then each sequence's
+// rows meet its item, if it has one, and its own blocks, causally. The parts are merged by their log-sum-exp as they come
+// (streaming softmax: Milakov and Gimelshein, arXiv 1805.02867; tiled as in FlashAttention, arXiv 2205.14135). Every row
+// sees its keys by the same few blocks in the same order whatever else is in the batch, so its result does not depend on
+// it.
 class Attention {
  public:
-  // by_products: whether many rows meet a block by products of the library, which have AMX, and not by our kernels.
-  // Items meet our kernels: their keys are shorter than queries in bf16, and few rows meet each.
-  explicit Attention(AttentionShape shape, ItemFormat items, bool by_products = cpu_isa() >= Isa::kAmx);
+  // by_tiles: whether rows meet blocks on AMX (ops/tile_attention.cc) and not by vectors. The tokens of a reasoning meet
+  // their own blocks by vectors all the same: few rows, much memory.
+  Attention(AttentionShape shape, ItemFormat items, bool by_tiles);
+  Attention(AttentionShape shape, ItemFormat items) : Attention(shape, std::move(items), has_tiles(shape)) {}
+  static bool has_tiles(AttentionShape shape) { return takes_tiles(shape.dtype) && shape.head_dim % 32 == 0; }
 
   // As few as keep the queries of a tile in the cache, but several for each thread.
   std::vector<AttentionTile> tiles(const Batch& batch, int num_threads) const;
 
   // queries: [num_kv_heads][query_rows][score_dim], row r of the batch at query rows r * group ..., scaled already
   // (by log2(e) / sqrt(head_dim): the softmax counts in powers of two);
-  // readable for kMaxRows more rows. out: [rows, num_heads * head_dim] fp32.
+  // out: [rows, num_heads * head_dim] fp32.
   void run(const AttentionTile& tile, int kv_head, const KvLayer& kv, const void* queries, float* out) const;
 
  private:
   struct State;
+  struct Rows {  // query rows of a tile
+    int first, count;
+  };
+  Rows common_rows(const AttentionTile& tile, const BatchSlice& slice) const;
+  void attend_context(State& state, const AttentionTile& tile, const KvLayer& kv, int kv_head) const;
   void attend_item(State& state, const AttentionTile& tile, const BatchSlice& slice, int layer, int kv_head) const;
   void attend_own(State& state, const AttentionTile& tile, const BatchSlice& slice, const KvLayer& kv,
                   int kv_head) const;
-  void attend(State& state, int first, int count, const KvLayer& kv, BlockId block, int kv_head,
-              std::span<const int> valid, bool by_products) const;
-  void attend_by_products(State& state, int first, int count, const std::byte* keys, const std::byte* values,
-                          std::span<const int> valid) const;
-  void attend_by_kernel(State& state, int first, int count, int score_dim, const void* keys, const void* values,
-                        std::span<const int> valid) const;
+  void attend(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks, const int* seen,
+              bool by_tiles) const;
+  void attend_by_tiles(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
+                       const int* seen) const;
+  void attend_by_vectors(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
+                         const int* seen) const;
   void write(const State& state, const AttentionTile& tile, int kv_head, float* out) const;
 
   std::size_t query_bytes() const { return static_cast<std::size_t>(shape_.score_dim()) * size_of(shape_.dtype); }
+  int value_panels() const { return static_cast<int>(ceil_div(shape_.head_dim, kPanelColumns)); }
   std::size_t sum_width() const { return static_cast<std::size_t>(round_up(shape_.head_dim, kPanelColumns)); }
 
   AttentionShape shape_;
-  bool by_products_;
+  bool by_tiles_;
   AttentionKernel kernel_;
   ItemFormat items_;
 };

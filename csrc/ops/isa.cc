@@ -1,5 +1,8 @@
 #include "ops/isa.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -38,11 +41,18 @@ Isa from_dnnl(dnnl::cpu_isa isa) {
   }
 }
 
+// Linux hands out the tiles' registers to processes that ask for them.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 Isa detect() {
   if (const char* limit = std::getenv("EXP3RT_TRT_ISA")) {
     dnnl::set_max_cpu_isa(to_dnnl(parse_isa(limit)));  // a no-op for more than the machine has
   }
-  return from_dnnl(dnnl::get_effective_cpu_isa());
+  const Isa found = from_dnnl(dnnl::get_effective_cpu_isa());
+  return found == Isa::kAmx && !may_use_tiles() ? Isa::kAvx512Bf16 : found;
 }
 
 }  // namespace

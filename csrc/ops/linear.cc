@@ -1,6 +1,7 @@
 #include "ops/linear.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "ops/aligned_buffer.h"
 #include "ops/store.h"
@@ -13,7 +14,7 @@ constexpr float kRestScale = 1.0f / 254;  // of a quantized rest: half a step of
 
 std::uint8_t* bytes(std::byte* data) { return reinterpret_cast<std::uint8_t*>(data); }
 
-bool doubled(DataType dtype, bool precise) { return precise && dtype != DataType::kFloat32; }
+int doubled(DataType dtype, int num_precise) { return dtype == DataType::kFloat32 ? 0 : num_precise; }
 
 std::size_t scale_bytes(int num_rows) {
   return static_cast<std::size_t>(round_up(num_rows, 16)) * sizeof(float);  // whole cache lines
@@ -21,61 +22,70 @@ std::size_t scale_bytes(int num_rows) {
 
 }  // namespace
 
-Activations::Activations(DataType dtype, int num_rows, std::int64_t width, bool precise, std::byte* memory)
+Activations::Activations(DataType dtype, int num_rows, int num_precise, std::int64_t width, std::byte* memory)
     : dtype_(dtype),
       num_rows_(num_rows),
+      num_precise_(doubled(dtype, num_precise)),
       width_(width),
-      precise_(doubled(dtype, precise)),
       scales_(reinterpret_cast<float*>(memory)),
       data_(memory + scale_bytes(num_rows)) {}
 
-std::size_t Activations::num_bytes(DataType dtype, int num_rows, std::int64_t width, bool precise) {
-  const auto rows = static_cast<std::size_t>(padded_row_count(doubled(dtype, precise) ? 2 * num_rows : num_rows));
-  return scale_bytes(num_rows) + rows * static_cast<std::size_t>(width) * size_of(dtype);
+std::size_t Activations::num_bytes(DataType dtype, int num_rows, int num_precise, std::int64_t width) {
+  return scale_bytes(num_rows) + operand_bytes(dtype, num_rows + doubled(dtype, num_precise), width);
 }
 
-void Activations::set(int index, const float* values) {
-  std::byte* value = row(index);
-  std::byte* rest = precise_ ? row(num_rows_ + index) : nullptr;
+int Activations::rows_at_once() const {
+  const std::int64_t parts = ceil_div(product_rows(), kMaxProductRows);
+  return static_cast<int>(round_up(std::max<std::int64_t>(ceil_div(product_rows(), parts), 2 * num_precise_), 16));
+}
+
+void Activations::set_columns(std::int64_t row, std::int64_t first, std::int64_t count, const float* values) {
+  thread_local AlignedBuffer buffer;  // the columns as they are stored, and what that lost
+  const bool precise = row < num_precise_;
+  const std::size_t size = static_cast<std::size_t>(round_up(count, 64)) * size_of(dtype_);
+  auto* value = buffer.get<std::byte>(2 * size);
+  std::byte* rest = precise ? value + size : nullptr;
   if (dtype_ == DataType::kInt8) {
-    quantize(index, values, value, rest);
-  } else if (precise_) {
-    store_split(values, width_, value, rest);
+    if (count != width_) throw std::logic_error("int8 activations are set a whole row at a time");
+    quantize(row, values, value, rest);
+  } else if (precise) {
+    store_split(values, count, value, rest);
   } else {
-    store(dtype_, values, width_, value);
+    store(dtype_, values, count, value);
   }
+  place(product_row(row), first, count, value);
+  if (precise) place(num_precise_ + row, first, count, rest);
 }
 
-void Activations::quantize(int index, const float* values, std::byte* value, std::byte* rest) {
+// Into `value`, and what that lost into `rest` (null: not kept)
+void Activations::quantize(std::int64_t row, const float* values, std::byte* value, std::byte* rest) {
   thread_local AlignedBuffer buffer;
   const VectorKernels& kernels = vector_kernels();
   float* turned = buffer.get<float>(static_cast<std::size_t>(width_));
   std::copy_n(values, width_, turned);
   const std::int64_t block = hadamard_block(width_);
   if (block > 0) kernels.hadamard(turned, width_, block);
-  scales_[index] = precise_ ? kernels.quantize_split(turned, width_, bytes(value), bytes(rest))
-                            : kernels.quantize(turned, width_, bytes(value));
+  scales_[row] = rest ? kernels.quantize_split(turned, width_, bytes(value), bytes(rest))
+                      : kernels.quantize(turned, width_, bytes(value));
 }
 
-void multiply(const PackedMatrix& w, const Activations& x, Range panels, float* y) {
+// The sums become what they stand for.
+void Activations::dequantize(const PackedMatrix& part, Range rows, float* y, std::int64_t stride) const {
+  for (std::int64_t at = rows.begin; at < rows.end; ++at, y += stride) {
+    const bool rest = at >= num_precise_ && at < 2 * num_precise_;
+    const float scale = at < num_precise_ ? scales_[at] : scales_[at - num_precise_];
+    vector_kernels().dequantize(y, part.offset, part.scale, rest ? scale * kRestScale : scale, part.n, y);
+  }
+}
+
+void multiply(const PackedMatrix& w, const Activations& x, Range rows, Range panels, float* y, std::int64_t stride) {
   if (panels.empty()) return;
-  thread_local AlignedBuffer buffer;
-  const VectorKernels& kernels = vector_kernels();
   const PackedMatrix part = w.panels(panels.begin, panels.size());
-  const auto size = static_cast<std::size_t>(padded_row_count(x.product_rows()) * part.n);
-  const bool whole = part.n == w.n;
-  float* sums = whole ? y : buffer.get<float>(size);  // a product's result is dense
-  matmul(x.data(), part, sums, x.product_rows());
-  const bool quantized = w.dtype == DataType::kInt8;  // the sums become what they stand for
-  for (int i = 0; i < x.num_rows(); ++i) {
-    float* row = sums + i * part.n;
-    float* rest = sums + (x.num_rows() + i) * part.n;
-    if (quantized) kernels.dequantize(row, part.offset, part.scale, x.scale(i), part.n, row);
-    if (quantized && x.precise()) {
-      kernels.dequantize(rest, part.offset, part.scale, x.scale(i) * kRestScale, part.n, rest);
-    }
-    if (x.precise()) kernels.scale_add(row, 1.0f, rest, part.n);
-    if (!whole) std::copy_n(row, part.n, y + i * w.n + panels.begin * kPanelColumns);
+  matmul(x.data_ + operand_offset(x.dtype_, rows.begin, x.width_), part, y, stride, static_cast<int>(rows.size()));
+  if (w.dtype == DataType::kInt8) x.dequantize(part, rows, y, stride);
+  if (rows.begin > 0) return;
+  for (int i = 0; i < x.num_precise_; ++i) {
+    vector_kernels().scale_add(y + i * stride, 1.0f, y + (x.num_precise_ + i) * stride, part.n);
   }
 }
 

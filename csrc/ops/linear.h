@@ -7,42 +7,57 @@
 
 namespace exp3rt {
 
-// Rows of fp32 activations on their way into products, in the type that the products take. A view: threads that work on
-// the same rows each have one of the same memory.
+// Rows of fp32 activations on their way into products, in the type and the layout that the products take. A view: threads
+// that work on the same rows each have one of the same memory.
 //
 // For int8 a row is turned by H (ops/packed_matrix.h) and has a scale of its own.
-// Precise rows go as two numbers each, their value and what its rounding lost, in twice the rows: a product's result is
-// then as if the activations had twice the bits. In fp32 nothing is lost, and nothing is doubled.
+// The first rows may be precise: each goes as two rows of the product, its value and what its rounding lost, and the result
+// is as if the activation had twice the bits. In fp32 nothing is lost, and nothing is doubled.
+// Rows of the product: values of the precise rows, what these lost, the other rows.
 class Activations {
  public:
-  // memory: num_bytes() of the same arguments, on a cache-line boundary.
-  Activations(DataType dtype, int num_rows, std::int64_t width, bool precise, std::byte* memory);
-  static std::size_t num_bytes(DataType dtype, int num_rows, std::int64_t width, bool precise);
+  // memory: num_bytes() of the same arguments, on a cache-line boundary. num_precise: up to kMaxProductRows / 2.
+  Activations(DataType dtype, int num_rows, int num_precise, std::int64_t width, std::byte* memory);
+  static std::size_t num_bytes(DataType dtype, int num_rows, int num_precise, std::int64_t width);
 
-  void set(int row, const float* values);
+  void set(std::int64_t row, const float* values) { set_columns(row, 0, width_, values); }
+  // Columns [first, first + count) of a row; first and the end are multiples of 64, or the end is the width. In int8 a row
+  // can only be set as a whole, because its scale is that of its largest number.
+  void set_columns(std::int64_t row, std::int64_t first, std::int64_t count, const float* values);
 
-  // What the products read, [product_rows, width] and a kernel's padding beyond.
-  const std::byte* data() const { return data_; }
-  int num_rows() const { return num_rows_; }
-  int product_rows() const { return precise_ ? 2 * num_rows_ : num_rows_; }
-  bool precise() const { return precise_; }
-  float scale(int row) const { return scales_[row]; }  // int8
+  int product_rows() const { return num_rows_ + num_precise_; }
+  // How many of them go through a product at once: nearly the same number each time, precise ones all together.
+  int rows_at_once() const;
+  std::int64_t product_row(std::int64_t row) const { return row < num_precise_ ? row : row + num_precise_; }
+  // fn(row, index) for the rows whose results are rows `index` of a product of these rows.
+  template <typename Fn>
+  void for_results(Range rows, Fn&& fn) const {
+    for (std::int64_t at = rows.begin; at < rows.end; ++at) {
+      if (at < num_precise_) fn(at, at - rows.begin);
+      if (at >= 2 * num_precise_) fn(at - num_precise_, at - rows.begin);
+    }
+  }
 
  private:
-  // Into `value`, and what that lost into `rest` (null: not kept)
-  void quantize(int index, const float* values, std::byte* value, std::byte* rest);
-  std::byte* row(int index) { return data_ + static_cast<std::size_t>(index * width_) * size_of(dtype_); }
+  friend void multiply(const PackedMatrix& w, const Activations& x, Range rows, Range panels, float* y,
+                       std::int64_t stride);
+  void quantize(std::int64_t row, const float* values, std::byte* value, std::byte* rest);
+  void place(std::int64_t product_row, std::int64_t first, std::int64_t count, const std::byte* from) {
+    place_row(dtype_, from, static_cast<int>(product_row), first, count, width_, data_);
+  }
+  void dequantize(const PackedMatrix& part, Range rows, float* y, std::int64_t stride) const;
 
   DataType dtype_;
   int num_rows_;
+  int num_precise_;
   std::int64_t width_;
-  bool precise_;
-  float* scales_;  // [num_rows]
+  float* scales_;  // [num_rows], int8
   std::byte* data_;
 };
 
-// Panels [panels.begin, panels.end) of y = x W, y[x.num_rows(), w.n]. There must be room for
-// padded_row_count(x.product_rows()) rows: those beyond are lost. Threads may compute different panels at once.
-void multiply(const PackedMatrix& w, const Activations& x, Range panels, float* y);
+// Rows of the product and panels of y = x W, which lie `stride` numbers apart; y points to the first of these rows and
+// columns. They are x.rows_at_once() rows from a multiple of that number, or what is left; there must be room for
+// padded_row_count of them. Threads may compute different panels at once.
+void multiply(const PackedMatrix& w, const Activations& x, Range rows, Range panels, float* y, std::int64_t stride);
 
 }  // namespace exp3rt

@@ -6,14 +6,17 @@
 #include <array>
 #include <compare>
 #include <cstddef>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <span>
 #include <stdexcept>
 #include <string>
 
 #include "ops/aligned_buffer.h"
 #include "ops/isa.h"
+#include "ops/tiles.h"
 
 namespace exp3rt {
 namespace {
@@ -22,15 +25,16 @@ using dnnl::memory;
 
 // Kernels are made for these numbers of rows. AVX2's handle six rows at a time; two rows left over go through code that
 // adds in another order, so there the counts leave none or four.
-constexpr std::array kRowCounts = {1,  2,  4,  8,  12, 16, 20,  24,  28,  32,  40,  48,
-                                   56, 64, 72, 80, 88, 96, 112, 128, 160, 192, 224, 256};
-constexpr std::array kAvx2RowCounts = {4,  6,  10, 12, 16, 18, 22,  24,  28,  30,  36,  40,
-                                       48, 54, 60, 64, 72, 84, 112, 132, 160, 192, 228, 256};
-constexpr std::size_t kNumRowCounts = kRowCounts.size();
-static_assert(kAvx2RowCounts.size() == kNumRowCounts);
-static_assert(kRowCounts.back() == kMaxProductRows && kAvx2RowCounts.back() == kMaxProductRows);
+constexpr std::array kRowCounts = {1,  2,  4,  8,  12, 16,  20,  24,  28,  32,  40,  48, 56,
+                                   64, 72, 80, 88, 96, 112, 128, 160, 192, 224, 256, 320};
+constexpr std::array kAvx2RowCounts = {4,  6,  10, 12, 16, 18,  22,  24,  28,  30,  36,  40, 48,
+                                       54, 60, 64, 72, 84, 112, 132, 160, 192, 228, 256, 324};
+static_assert(kRowCounts.back() >= kMaxProductRows && kAvx2RowCounts.back() >= kMaxProductRows);
 
-const std::array<int, kNumRowCounts>& row_counts() { return cpu_isa() >= Isa::kAvx512 ? kRowCounts : kAvx2RowCounts; }
+std::span<const int> row_counts() {
+  if (cpu_isa() >= Isa::kAvx512) return kRowCounts;
+  return kAvx2RowCounts;
+}
 
 const dnnl::engine& cpu() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -145,25 +149,76 @@ Product& this_threads_product(const Shape& shape) {
   return products.try_emplace(shape, shape).first->second;
 }
 
-}  // namespace
-
-int padded_row_count(int rows) {
-  const auto& counts = row_counts();
-  const auto found = std::lower_bound(counts.begin(), counts.end(), rows);
-  if (rows < 1 || found == counts.end()) throw std::invalid_argument("matmul: " + std::to_string(rows) + " rows");
-  return *found;
-}
-
-void matmul(const void* x, const PackedMatrix& b, void* y, int rows) {
-  if (compute_type(b.dtype) != b.dtype) throw std::invalid_argument("matmul: this machine does not multiply this type");
+// Where the library reads the packed layout, it adds in another order if the rows of y do not lie side by side.
+void multiply_by_library(const void* x, const PackedMatrix& b, void* y, std::int64_t stride, int rows) {
   const SingleThreaded guard;
-  const int padded = padded_row_count(rows);
-  if (reads_packed()) return this_threads_product({b.dtype, b.k, b.n, b.n, padded}).run(x, b.data, y);
+  const int padded = padded_row_count(b.dtype, rows);
+  if (reads_packed()) return this_threads_product({b.dtype, b.k, b.n, stride, padded}).run(x, b.data, y);
   for (std::int64_t p = 0; p < b.num_panels(); ++p) {
     const PackedMatrix panel = b.panels(p, 1);
-    this_threads_product({b.dtype, b.k, panel.n, b.n, padded})
+    this_threads_product({b.dtype, b.k, panel.n, stride, padded})
         .run(x, panel.data, static_cast<float*>(y) + p * kPanelColumns);
   }
+}
+
+// Panels that are whole go straight to y; of one that is not, the columns that there are.
+void multiply_by_tiles(const void* x, const PackedMatrix& b, void* y, std::int64_t stride, int rows) {
+  const int row_tiles = static_cast<int>(ceil_div(rows, kTileRows));
+  const int steps = static_cast<int>(tile_steps(static_cast<std::size_t>(b.k) * size_of(b.dtype)));
+  const std::int64_t whole = b.n / kPanelColumns;
+  TileProduct product{b.dtype, row_tiles, steps, static_cast<int>(whole), x, b.data, y, stride};
+  multiply_tiles(product);
+  const std::int64_t rest = b.n % kPanelColumns;
+  if (rest == 0) return;
+  thread_local AlignedBuffer buffer;
+  auto* sums = buffer.get<std::int32_t>(static_cast<std::size_t>(row_tiles * kTileRows) * kPanelColumns);
+  product.panels = 1;
+  product.b = b.panels(whole, 1).data;
+  product.y = sums;
+  product.stride = kPanelColumns;
+  multiply_tiles(product);
+  auto* to = static_cast<std::int32_t*>(y) + whole * kPanelColumns;
+  for (int row = 0; row < rows; ++row) std::copy_n(sums + row * kPanelColumns, rest, to + row * stride);
+}
+
+}  // namespace
+
+bool takes_tiles(DataType dtype) { return dtype != DataType::kFloat32 && cpu_isa() >= Isa::kAmx; }
+
+int padded_row_count(DataType dtype, int rows) {
+  if (rows < 1 || rows > kMaxProductRows) throw std::invalid_argument("matmul: " + std::to_string(rows) + " rows");
+  if (takes_tiles(dtype)) return static_cast<int>(round_up(rows, kTileRows));
+  const std::span<const int> counts = row_counts();
+  return *std::lower_bound(counts.begin(), counts.end(), rows);
+}
+
+std::size_t operand_bytes(DataType dtype, int rows, std::int64_t k) {
+  constexpr int kMostPadding = 64;  // between one row count and the next
+  return operand_offset(dtype, rows + kMostPadding, k);
+}
+
+std::size_t operand_offset(DataType dtype, std::int64_t row, std::int64_t k) {
+  const std::size_t row_bytes = static_cast<std::size_t>(k) * size_of(dtype);
+  return static_cast<std::size_t>(row) * (takes_tiles(dtype) ? tile_steps(row_bytes) * kTileDepth : row_bytes);
+}
+
+void place_row(DataType dtype, const void* from, int row, std::int64_t first, std::int64_t count, std::int64_t k,
+               void* x) {
+  const std::size_t element = size_of(dtype);
+  const std::size_t at = static_cast<std::size_t>(first) * element, size = static_cast<std::size_t>(count) * element;
+  const std::size_t row_bytes = static_cast<std::size_t>(k) * element;
+  if (takes_tiles(dtype)) return place_in_tiles(from, row, at, size, tile_steps(row_bytes), x);
+  std::memcpy(static_cast<std::byte*>(x) + static_cast<std::size_t>(row) * row_bytes + at, from, size);
+}
+
+void matmul(const void* x, const PackedMatrix& b, void* y, std::int64_t stride, int rows) {
+  if (compute_type(b.dtype) != b.dtype) throw std::invalid_argument("matmul: this machine does not multiply this type");
+  if (takes_tiles(b.dtype)) return multiply_by_tiles(x, b, y, stride, rows);
+  if (!reads_packed() || stride == b.n) return multiply_by_library(x, b, y, stride, rows);
+  thread_local AlignedBuffer buffer;
+  auto* dense = buffer.get<float>(static_cast<std::size_t>(padded_row_count(b.dtype, rows) * b.n));
+  multiply_by_library(x, b, dense, b.n, rows);
+  for (int row = 0; row < rows; ++row) std::copy_n(dense + row * b.n, b.n, static_cast<float*>(y) + row * stride);
 }
 
 }  // namespace exp3rt

@@ -6,9 +6,12 @@ namespace exp3rt {
 
 extern const VectorKernels vector_kernels_avx2;
 extern const VectorKernels vector_kernels_avx512;
+extern const VectorKernels vector_kernels_avx512_bf16;
 
 const VectorKernels& vector_kernels() {
-  static const VectorKernels& best = cpu_isa() >= Isa::kAvx512 ? vector_kernels_avx512 : vector_kernels_avx2;
+  static const VectorKernels& best = cpu_isa() >= Isa::kAvx512Bf16 ? vector_kernels_avx512_bf16
+                                     : cpu_isa() >= Isa::kAvx512   ? vector_kernels_avx512
+                                                                   : vector_kernels_avx2;
   return best;
 }
 

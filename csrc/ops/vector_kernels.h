@@ -37,10 +37,6 @@ struct VectorKernels {
                      float* y);
   // out[r, c] = scale[r] * x[r, c], [rows, kPanelColumns] in the order that packed operands of `dtype` have
   void (*widen_int8)(DataType dtype, const std::int8_t* x, const float* scale, int rows, void* out);
-  // One step of a streaming softmax over kBlockTokens scores (times log2(e)), the first `valid` of which count. The
-  // scores become weights 2^(s - max), rounded to `dtype` (fp32 or bf16), 0 where they do not count; *max and *sum are
-  // brought up to date. Returns 2^(old max - new max): the factor for what was summed up before.
-  float (*softmax_block)(DataType dtype, float* scores, int valid, float* max, float* sum);
 };
 
 const VectorKernels& vector_kernels();  // the best for cpu_isa()

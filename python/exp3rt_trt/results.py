@@ -132,7 +132,9 @@ def order_by_rating(items: Sequence[RankedItem], top_k: int | None = None) -> tu
 
 def beyond_top(items: Sequence[RankedItem], top_k: int | None) -> tuple[RankedItem, ...]:
     """Return the rated candidates that `order_by_rating` cuts off, in order and numbered."""
-    return tuple(r for r in order_by_rating(items) if top_k is not None and (r.rank or 0) > top_k)
+    if top_k is None:
+        return ()
+    return tuple(item for item in order_by_rating(items) if (item.rank or 0) > top_k)
 
 
 def _with_rank(item: RankedItem, rank: int) -> RankedItem:

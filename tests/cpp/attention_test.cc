@@ -81,9 +81,9 @@ struct Scene {
 };
 
 std::vector<float> run(const Scene& scene, const Batch& batch, const std::vector<const RandomMatrix*>& queries,
-                       bool by_products, DataType item_dtype) {
+                       bool by_tiles, DataType item_dtype) {
   const AttentionShape& shape = scene.shape;
-  const Attention attention(shape, ItemFormat(shape, 1, item_dtype), by_products);
+  const Attention attention(shape, ItemFormat(shape, 1, item_dtype), by_tiles);
   const std::size_t width = z(shape.num_heads * shape.head_dim);
   AlignedBuffer out_buffer;
   float* out = out_buffer.get<float>(z(scene.num_rows) * width);
@@ -91,7 +91,7 @@ std::vector<float> run(const Scene& scene, const Batch& batch, const std::vector
   for (int head = 0; head < shape.num_kv_heads; ++head) {
     const RandomMatrix& q = *queries[z(head)];
     AlignedBuffer stored_buffer;
-    auto* stored = stored_buffer.get<std::byte>(z(q.rows + kMaxProductRows) * query_bytes);
+    auto* stored = stored_buffer.get<std::byte>(z(q.rows) * query_bytes);
     for (int row = 0; row < q.rows; ++row)
       shape.store_query(&q.values[z(row * q.columns)], stored + z(row) * query_bytes);
     for (const AttentionTile& tile : attention.tiles(batch, 1)) attention.run(tile, head, scene.kv, stored, out);
@@ -132,12 +132,20 @@ double worst_difference(const Scene& scene, const std::vector<RandomMatrix>& que
   return worst;
 }
 
+// Whether by tiles: not, and where this machine has them both.
+std::vector<bool> ways(AttentionShape shape) {
+  return Attention::has_tiles(shape) ? std::vector{false, true} : std::vector{false};
+}
+
 }  // namespace
 
 TEST_CASE("attention: equals softmax(q k) v, in powers of two, over the context and the sequence's own past") {
   for (const DataType dtype : product_types()) {
-    for (const AttentionShape shape :
-         {AttentionShape{6, 2, 64, dtype}, {4, 4, 16, dtype}, {8, 1, 128, dtype}, {9, 3, 24, dtype}}) {
+    for (const AttentionShape shape : {AttentionShape{6, 2, 64, dtype},
+                                       {4, 4, 32, dtype},
+                                       {4, 4, 16, dtype},
+                                       {8, 1, 128, dtype},
+                                       {9, 3, 24, dtype}}) {
       const Scene scene(shape);
       std::vector<RandomMatrix> queries;
       queries.reserve(z(shape.num_kv_heads));
@@ -146,9 +154,29 @@ TEST_CASE("attention: equals softmax(q k) v, in powers of two, over the context 
         queries.emplace_back(10 + static_cast<unsigned>(head), scene.num_rows * shape.group(), shape.head_dim, dtype);
         pointers.push_back(&queries.back());
       }
-      for (const bool by_products : {false, true}) {
-        CHECK(worst_difference(scene, queries, run(scene, scene.batch, pointers, by_products, dtype)) <
+      for (const bool by_tiles : ways(shape)) {
+        CHECK(worst_difference(scene, queries, run(scene, scene.batch, pointers, by_tiles, dtype)) <
               (dtype == DataType::kFloat32 ? 3e-5 : 5e-2));
+      }
+    }
+  }
+}
+
+TEST_CASE("attention: a key that is not a number is noticed by the rows that see it, and by no other") {
+  for (const DataType dtype : product_types()) {
+    const AttentionShape shape{6, 2, 64, dtype};
+    Scene scene(shape);
+    std::vector<float> key(64, 1.0f);
+    key[5] = std::numeric_limits<float>::quiet_NaN();
+    for (int head = 0; head < 2; ++head) {
+      scene.kv.store(9, 3, head, key.data(), &scene.values.values[0]);  // seen by the last two rows
+      scene.kv.store(9, 9, head, key.data(), &scene.values.values[0]);  // by none
+    }
+    const RandomMatrix queries(10, scene.num_rows * 3, 64, dtype);
+    for (const bool by_tiles : ways(shape)) {
+      const std::vector<float> out = run(scene, scene.batch, {&queries, &queries}, by_tiles, dtype);
+      for (int row = 0; row < scene.num_rows; ++row) {
+        CHECK(std::isnan(out[z(row * 6 * 64)]) == (row >= scene.num_rows - 2));
       }
     }
   }
@@ -167,8 +195,10 @@ TEST_CASE("attention: an item stands between the context and the sequence's own 
           queries.emplace_back(10 + static_cast<unsigned>(head), scene.num_rows * shape.group(), shape.head_dim, dtype);
           pointers.push_back(&queries.back());
         }
-        const double worst = worst_difference(scene, queries, run(scene, scene.batch, pointers, false, kept));
-        CHECK(worst < (kept == DataType::kFloat32 ? 3e-5 : 0.25));
+        for (const bool by_tiles : ways(shape)) {
+          const double worst = worst_difference(scene, queries, run(scene, scene.batch, pointers, by_tiles, kept));
+          CHECK(worst < (kept == DataType::kFloat32 ? 3e-5 : 0.25));
+        }
       }
     }
   }

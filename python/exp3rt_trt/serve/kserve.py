@@ -28,9 +28,23 @@ INPUTS = [
     {"name": "query", "datatype": "BYTES", "shape": [1]},
     {"name": "documents", "datatype": "BYTES", "shape": [-1]},
 ]
+
+
+def _inlined(part: object, definitions: dict[str, Any]) -> object:
+    """Return a JSON schema with its definitions in their places, so that it can stand inside a document."""
+    if isinstance(part, list):
+        return [_inlined(each, definitions) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        return _inlined(definitions[part["$ref"].rpartition("/")[2]], definitions)
+    return {key: _inlined(value, definitions) for key, value in part.items() if key != "$defs"}
+
+
+_SCHEMA = InferRequest.model_json_schema()
 _BODY = {
     "requestBody": {
-        "content": {"application/json": {"schema": InferRequest.model_json_schema()}},
+        "content": {"application/json": {"schema": _inlined(_SCHEMA, _SCHEMA["$defs"])}},
         "required": True,
     }
 }

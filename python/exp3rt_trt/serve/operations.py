@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 
 if TYPE_CHECKING:
     from exp3rt_trt.serve.metrics import Metrics
@@ -22,7 +22,7 @@ def routes(ranking: Ranking, metrics: Metrics) -> APIRouter:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def scrape() -> Response:
         metrics.update(ranking.admission, ranking.reranker.stats())
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+_QUERY = "Likes: slow science fiction, dry humour."
+_TEXTS = ["Once a year one Tuesday happens twice.", "Five students find a ninth cellar. Horror."]
+
 
 class UserBody(BaseModel):
     """A user's taste in words."""
@@ -30,7 +33,20 @@ class ItemBody(BaseModel):
 class ProfileRequest(BaseModel):
     """Body of /v1/rerank/profile: a user or the id of a stored one, items or the ids of stored ones."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "user": {"profile": _QUERY},
+                    "items": [
+                        {"item_id": "tuesday", "title": "The Second Tuesday", "description": _TEXTS[0]}
+                    ],
+                    "top_k": 10,
+                }
+            ]
+        },
+    )
     user: UserBody | None = None
     user_id: str | None = None
     items: list[ItemBody] | None = None
@@ -89,6 +105,7 @@ class RerankRequest(BaseModel):
     A server has one model, whatever `model` says.
     """
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": _QUERY, "documents": [*_TEXTS]}]})
     model: str | None = None
     query: str
     documents: list[str | TextDocument]
@@ -119,6 +136,7 @@ class RerankAnswer(BaseModel):
 class TeiRequest(BaseModel):
     """Body of /rerank, as text-embeddings-inference has it; other fields are not read."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": _QUERY, "texts": [*_TEXTS]}]})
     query: str
     texts: list[str]
     raw_scores: bool = False
@@ -153,6 +171,18 @@ class OutputRequest(BaseModel):
 class InferRequest(BaseModel):
     """Body of /v2/models/NAME/infer."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "inputs": [
+                        {"name": "query", "shape": [1], "datatype": "BYTES", "data": [_QUERY]},
+                        {"name": "documents", "shape": [2], "datatype": "BYTES", "data": [*_TEXTS]},
+                    ]
+                }
+            ]
+        }
+    )
     id: str | None = None
     parameters: dict[str, bool | int | float | str] = {}
     inputs: list[Tensor]

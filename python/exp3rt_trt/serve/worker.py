@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Worker:
         _forget_the_dead()
         with ExitStack() as stack:
             app = self._open(stack)
+            gc.collect()
+            gc.freeze()  # what is there now stays: walking it again and again would stop everyone for long
             config = uvicorn.Config(
                 app,
                 log_config=None,
