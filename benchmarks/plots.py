@@ -122,12 +122,25 @@ def roofline(record: Record) -> Figure:
     return figure
 
 
+def item_length(record: Record) -> Figure:
+    """Plot a pair's time against the tokens of its item, and the time that reading the item takes."""
+    figure, axes = _figure("tokens of the item", "ms a pair")
+    tokens = [row["tokens"] for row in record["rows"]]
+    axes.plot(tokens, [row["seconds_a_pair"] * 1e3 for row in record["rows"]], "-o", label="a pair")
+    reading = [row["reading_s"] * 1e3 for row in record["rows"]]
+    label = f"its item read at {record['bandwidth_gb_per_s']:.1f} GB/s"
+    axes.plot(tokens, reading, ":", color="grey", label=label)
+    axes.legend()
+    return figure
+
+
 PLOTS: dict[str, Callable[[Record], Figure]] = {
     "latency": latency,
     "arrivals": arrivals,
     "load": load,
     "scaling": scaling,
     "roofline": roofline,
+    "item_length": item_length,
 }
 
 

@@ -217,6 +217,23 @@ def roofline_section(record: Record) -> list[str]:
     return ["## Share of the machine", "", f"{machine(record)} {words}", "", found, "", plot, ""]
 
 
+def item_length_section(record: Record) -> list[str]:
+    """Tell what a pair costs when both sides are cached."""
+    rows = []
+    for row in record["rows"]:
+        share = f"{row['seconds_a_pair'] * 1e3:.3f}"
+        rows.append([row["tokens"], share, f"{row['item_bytes'] / 1e6:.2f}", f"{row['reading_s'] * 1e3:.3f}"])
+    header = [
+        "tokens of the item",
+        "ms a pair",
+        "MB",
+        f"ms to read it at {record['bandwidth_gb_per_s']:.1f} GB/s",
+    ]
+    words = f"One user, {record['candidates']} candidates, items in memory in {record['item_dtype']}."
+    lines = ["## A pair against the length of its item", "", f"{machine(record)} {words}", ""]
+    return [*lines, table(header, rows), "", "![item length](plots/item_length.svg)", ""]
+
+
 SECTIONS = {  # in the page's order
     "compare": compare_section,
     "latency": latency_section,
@@ -225,6 +242,7 @@ SECTIONS = {  # in the page's order
     "kill": kill_section,
     "scaling": scaling_section,
     "roofline": roofline_section,
+    "item_length": item_length_section,
 }
 
 

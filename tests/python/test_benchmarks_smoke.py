@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from rank_cases import open_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,6 +80,20 @@ def test_latency_and_throughput(engine: Path, tmp_path: Path) -> None:
         assert (info["dtype"], info["generated_tokens"]) == ("fp32", 0)
         assert min(info["p50_s"], info["p99_s"], info["prompt_tokens_computed"], info["threads"]) > 0
     assert rows["test_reasoning_of_32_tokens"]["generated_tokens"] > 0
+
+
+def test_a_pair_against_the_length_of_its_item(
+    load: Callable[[str], ModuleType], segmented_engine: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    engine, out = segmented_engine("llama", "fp32"), tmp_path / "item_length.json"
+    given = ("--lengths", 8, 16, "--candidates", 3, "--repeats", 1, "--bandwidth-mib", 1)
+    run(load("item_length"), "--engine", engine, *given, "--json", out)
+    short, long = read(out)["rows"]
+    assert short["tokens"] < long["tokens"]
+    assert min(short["seconds_a_pair"], short["reading_s"]) > 0
+    assert short["item_bytes"] <= long["item_bytes"]
+    pytest.importorskip("matplotlib", reason="plots need the extra [bench]")
+    load("plots").item_length(read(out))
 
 
 def test_measurements_and_report(
@@ -191,6 +206,63 @@ def test_a_record_holds_no_texts(load: Callable[[str], ModuleType], tmp_path: Pa
     records.write_record(tmp_path / "out.json", {"base": {"prefix": 64}})
     assert records.percentile([3.0, 1.0, 2.0], 50) == 2.0
     assert records.percentile([float(i) for i in range(1, 101)], 99) == 99.0
+
+
+def test_a_fleet_is_played(
+    load: Callable[[str], ModuleType], engine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("simpy", reason="needs the extra [bench]")
+    from exp3rt_trt.cli.machine import plan_command
+    from exp3rt_trt.engines.fleet import Demand
+    from exp3rt_trt.engines.plan import Workload
+
+    demand = Demand(1000, visits=3, peak_factor=3, candidates_per_s=5, price_per_hour=1, utilization=0.5)
+    plan_command(str(engine), "cpu", Workload(1, 10, 128, 64), demand, as_json=True)
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["fleet"]["machines"] == 1
+    fleet = load("fleet")
+    plan["fleet"]["machines"], machines = (
+        2,
+        2,
+    )  # room for all users, so that each is new on one machine, or two
+    by_session = fleet.play(plan, machines, 1, patience=1000)
+    two_choices = fleet.play(plan, machines, 1, patience=None)
+    assert by_session["visits"] == two_choices["visits"] == pytest.approx(3000, rel=0.1)
+    assert by_session["elsewhere"] == 0
+    assert by_session["hit_rate"] > two_choices["hit_rate"] > 0.5
+    assert by_session["tokens"] < two_choices["tokens"]
+    crowded = {**plan, "blocks": 100}
+    assert fleet.play(crowded, machines, 1, patience=1000)["hit_rate"] < 0.5
+
+
+def test_prefix_blocks_leave_oldest_first_and_from_their_end(load: Callable[[str], ModuleType]) -> None:
+    pytest.importorskip("simpy", reason="needs the extra [bench]")
+    cost = load("routing_trace").Cost(150, 50, 3, 1)
+    blocks = load("routing_simulation").PrefixBlocks(7)
+    assert [blocks.acquire(user, cost) for user in (1, 2, 1)] == [3, 3, 0]
+    assert blocks.acquire(3, cost) == 3  # takes those of 2
+    assert [blocks.acquire(user, cost) for user in (1, 3, 2)] == [0, 0, 3]
+
+
+def test_the_simulated_cache_is_the_engine_s(load: Callable[[str], ModuleType], engine: Path) -> None:
+    pytest.importorskip("simpy", reason="needs the extra [bench]")
+    traces, simulation = load("routing_trace"), load("routing_simulation")
+    trace = traces.make_trace(users=12, visits=80, rate=1.0, skew=0.5, candidates=2, seed=2)
+    with open_(engine) as roomy:
+        costs, instructions = traces.costs_of(roomy, trace)
+    with open_(engine, kv_cache_mib=6) as reranker:
+        reranker.rank(*traces.visit_of(99, 2))  # the instructions
+        stats = reranker.stats()
+        cache = simulation.PrefixBlocks(stats.blocks_total - instructions)
+        said, found = [], []
+        for user in trace.users:
+            before = reranker.stats().prompt_tokens_computed
+            reranker.rank(*traces.visit_of(user, 2))
+            found.append(reranker.stats().prompt_tokens_computed - before)
+            said.append(costs[user].tokens(cache.acquire(user, costs[user]), stats.block_size))
+    assert found == said
+    new = sum(costs[user].prefix_tokens + costs[user].own_tokens for user in set(trace.users))
+    assert new + sum(costs[user].own_tokens for user in trace.users[len(costs) :]) < sum(found)  # some left
 
 
 def test_all_records_are_asked_for(

@@ -178,6 +178,26 @@ def test_plan_prints_both_forms_and_fails_if_it_does_not_fit(
     assert "the model's context is 2048" in " ".join(capsys.readouterr().out.replace("│", "").split())
 
 
+def test_plan_of_a_fleet(
+    tiny_engine: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    common = ("plan", "--model", tiny_engine("llama", "fp32"), "--candidates", 10, "--target", "l4")
+    fleet = ("--daily-users", 100_000, "--visits", 2, "--peak-factor", 3, "--candidates-per-s", 20)
+    assert run(monkeypatch, *common, *fleet, "--price-per-hour", 0.5) == 0
+    told = capsys.readouterr().out
+    assert "5, each 70% of 20 candidates/s" in told  # 69.4 candidates/s by 14
+    assert "2.50 an hour, 60.00 a day" in told
+    assert run(monkeypatch, *common, *fleet, "--price-per-hour", 0.5, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["fleet"]["machines"], told["workload"]["users"]) == (5, 20_000)
+    assert run(monkeypatch, *common, *fleet) == 1
+    assert "--daily-users needs --price-per-hour" in capsys.readouterr().err
+    assert run(monkeypatch, *common) == 1
+    assert "exactly one of --users and --daily-users" in capsys.readouterr().err
+
+
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys; from exp3rt_trt.doctor import diagnose; diagnose(); "

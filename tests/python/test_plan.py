@@ -11,6 +11,7 @@ from exp3rt_trt import _core
 from exp3rt_trt.engines import footprint
 from exp3rt_trt.engines.devices import GpuDevice
 from exp3rt_trt.engines.engine import Engine
+from exp3rt_trt.engines.fleet import Demand, make_fleet_plan
 from exp3rt_trt.engines.footprint import read_model
 from exp3rt_trt.engines.plan import Device, Plan, Workload, make_plan, planned_device
 from exp3rt_trt.engines.recipes import load_recipe
@@ -302,3 +303,39 @@ def test_unknown_targets_and_models_are_told(tmp_path: Path) -> None:
         planned_device("h300")
     with pytest.raises(BuildError, match="no such directory or file"):
         read_model(str(tmp_path / "nothing" / "here" / "at all"))
+
+
+DEMAND = Demand(1_000_000, visits=3, peak_factor=2, candidates_per_s=50, price_per_hour=0.25)
+
+
+def test_a_fleet_by_hand(checkpoint: Callable[..., str]) -> None:
+    workload = Workload(1, 100, prefix_tokens=500)
+    fleet, machine = make_fleet_plan(read_model(checkpoint()), planned_device("h100"), workload, DEMAND)
+    peak = 3_000_000 / 86_400 * 2
+    assert fleet.peak_visits_per_s == pytest.approx(peak)
+    assert fleet.peak_candidates_per_s == pytest.approx(100 * peak)
+    assert fleet.machines == 199  # 6,944.4 candidates/s by 35 of each
+    assert (fleet.daily_tokens_cold, fleet.daily_tokens_warm) == (3_000_000 * 19_700, 3_000_000 * 19_200)
+    assert (fleet.price_per_hour, fleet.price_per_day) == (49.75, 1194.0)
+    assert fleet.price_per_1000_visits == pytest.approx(0.398)
+    assert fleet.prefix_bytes_per_user == 16 * 32 * 64 * 1024  # 500 tokens in blocks of 32, fp8
+    assert fleet.prefix_bytes == 1_000_000 * fleet.prefix_bytes_per_user
+    assert fleet.cached_users == 199 * machine.cached_users == 199 * 1954
+    assert fleet.machines_for_all == 512
+    assert any("spread users over" in change for change in machine.changes)
+
+
+def test_a_fleet_that_holds_all_says_so(checkpoint: Callable[..., str]) -> None:
+    few = dataclasses.replace(DEMAND, daily_users=1000)
+    device = planned_device("h100")
+    fleet, machine = make_fleet_plan(read_model(checkpoint()), device, Workload(1, 100), few)
+    assert (fleet.machines, fleet.cached_users, machine.changes) == (1, 1000, ())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("daily_users", 0), ("visits", float("nan")), ("peak_factor", 0.5), ("utilization", 1.5)],
+)
+def test_a_demand_that_means_nothing_is_refused(field: str, value: float) -> None:
+    with pytest.raises(InvalidInputError, match=field):
+        dataclasses.replace(DEMAND, **{field: value})

@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from exp3rt_trt.cli.display import console
+from exp3rt_trt.cli.fleet import fleet_rows
 from exp3rt_trt.doctor import diagnose
+from exp3rt_trt.engines.fleet import make_fleet_plan
 from exp3rt_trt.engines.footprint import read_model
 from exp3rt_trt.engines.plan import make_plan, planned_device
 
@@ -20,26 +22,37 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exp3rt_trt.doctor import Diagnosis
+    from exp3rt_trt.engines.fleet import Demand
     from exp3rt_trt.engines.plan import Plan, Workload
 
 
-def plan_command(model: str, target: str, workload: Workload, *, as_json: bool) -> None:
-    """Print a plan.
+def plan_command(
+    model: str, target: str, workload: Workload, demand: Demand | None = None, *, as_json: bool
+) -> None:
+    """Print a plan of one machine, or of a fleet if there is a demand.
 
     Raises:
         typer.Exit: with code 1 if the model does not fit.
     """
-    device = planned_device(target)
-    plan = make_plan(read_model(model), device, workload)
+    device, fleet = planned_device(target), None
+    if demand is None:
+        plan = make_plan(read_model(model), device, workload)
+    else:
+        fleet, plan = make_fleet_plan(read_model(model), device, workload, demand)
+        workload = dataclasses.replace(workload, users=-(-demand.daily_users // fleet.machines))
     if as_json:
         told = dataclasses.asdict(plan) | {
             "kv_bytes_per_token": plan.kv_bytes_per_token,
             "kind": device.recipe.kind,
             "workload": dataclasses.asdict(workload),
         }
+        if demand is not None and fleet is not None:
+            told |= {"demand": dataclasses.asdict(demand), "fleet": dataclasses.asdict(fleet)}
         typer.echo(json.dumps(told, indent=2))
     else:
         _print(f"{model} on {plan.recipe}", _plan_rows(plan, workload, device.recipe.kind))
+        if demand is not None and fleet is not None:
+            _print(f"A fleet for {demand.daily_users:,} daily users", fleet_rows(fleet, workload, demand))
     if not plan.fits:
         raise typer.Exit(1)
 
