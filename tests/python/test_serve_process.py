@@ -67,6 +67,17 @@ def test_a_killed_worker_is_replaced(engine: Path, tmp_path: Path) -> None:
         assert process.wait(timeout=60) == 0
 
 
+def test_the_end_comes_also_while_a_killed_worker_is_replaced(engine: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with server(engine, log, "--workers", "2") as (process, _):
+        pid = next(line["pid"] for line in lines(log) if line.get("message") == "worker started")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: any(line.get("message") == "worker ended" for line in lines(log)))
+        process.terminate()  # the next worker is started a second later: it lived too short
+        process.wait(timeout=60)
+        assert sum(line.get("message") == "worker started" for line in lines(log)) == 2
+
+
 def test_what_was_admitted_is_answered_before_the_end(engine: Path, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

@@ -61,7 +61,7 @@ class Supervisor:
         self._listening = listening
         self._workers = workers
         self._started: dict[SpawnProcess, float] = {}
-        self._ending = False
+        self._ending = threading.Event()
 
     def run(self) -> None:
         """Supervise until SIGTERM or SIGINT.
@@ -79,16 +79,20 @@ class Supervisor:
                 self._replace(process)
 
     def _start(self) -> None:
+        if self._ending.is_set():
+            return
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=run_worker, args=(self._worker, self._listening))
         process.start()
         self._started[process] = time.monotonic()
         LOGGER.info("worker started", extra={"fields": {"pid": process.pid}})
+        if self._ending.is_set():  # told to while it was started, before it was known
+            process.terminate()
 
     def _replace(self, process: SpawnProcess) -> None:
         lived_s = time.monotonic() - self._started.pop(process)
         fields = {"pid": process.pid, "exit": process.exitcode}
-        if self._ending:
+        if self._ending.is_set():
             return
         LOGGER.error("worker ended", extra={"fields": fields})
         if (process.exitcode or 0) >= 0:
@@ -99,7 +103,7 @@ class Supervisor:
         self._start()
 
     def _end(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
-        self._ending = True
+        self._ending.set()
         for process in self._started:
             process.terminate()
 
