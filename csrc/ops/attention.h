@@ -6,7 +6,6 @@
 
 #include "core/batch.h"
 #include "ops/attention_kernels.h"
-#include "ops/isa.h"
 #include "ops/item_format.h"
 #include "ops/kv_layer.h"
 #include "ops/matmul.h"
@@ -40,8 +39,8 @@ class Attention {
   std::vector<AttentionTile> tiles(const Batch& batch, int num_threads) const;
 
   // queries: [num_kv_heads][query_rows][score_dim], row r of the batch at query rows r * group ..., scaled already
-  // (by log2(e) / sqrt(head_dim): the softmax counts in powers of two);
-  // out: [rows, num_heads * head_dim] fp32.
+  // (by log2(e) / sqrt(head_dim): the softmax counts in powers of two).
+  // out: [rows, num_heads * head_dim] fp32
   void run(const AttentionTile& tile, int kv_head, const KvLayer& kv, const void* queries, float* out) const;
 
  private:

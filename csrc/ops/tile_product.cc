@@ -4,34 +4,14 @@
 namespace exp3rt {
 namespace {
 
-template <bool kIntegers>
-inline void add_upper_left() {
-  if constexpr (kIntegers)
-    _tile_dpbusd(0, 4, 6);
-  else
-    _tile_dpbf16ps(0, 4, 6);
-}
-template <bool kIntegers>
-inline void add_upper_right() {
-  if constexpr (kIntegers)
-    _tile_dpbusd(1, 4, 7);
-  else
-    _tile_dpbf16ps(1, 4, 7);
-}
-template <bool kIntegers>
-inline void add_lower_left() {
-  if constexpr (kIntegers)
-    _tile_dpbusd(2, 5, 6);
-  else
-    _tile_dpbf16ps(2, 5, 6);
-}
-template <bool kIntegers>
-inline void add_lower_right() {
-  if constexpr (kIntegers)
-    _tile_dpbusd(3, 5, 7);
-  else
-    _tile_dpbf16ps(3, 5, 7);
-}
+// Tile `sum` plus the product of tiles x and b. A macro, because the instruction names its tiles.
+#define EXP3RT_ADD(sum, x, b)    \
+  do {                           \
+    if constexpr (kIntegers)     \
+      _tile_dpbusd(sum, x, b);   \
+    else                         \
+      _tile_dpbf16ps(sum, x, b); \
+  } while (false)
 
 // Fetches the weights that come next into the L2 cache, a few lines with each step: they stream from memory otherwise.
 struct Ahead {
@@ -56,13 +36,13 @@ inline void multiply(const char* x, const char* b, int steps, char* y, std::int6
   for (int step = 0; step < steps; ++step, x += kTileBytes, b += kStepBytes) {
     _tile_stream_loadd(6, b, kColumnStride);
     _tile_loadd(4, x, kTileDepth);
-    add_upper_left<kIntegers>();
+    EXP3RT_ADD(0, 4, 6);
     _tile_stream_loadd(7, b + kColumnBytes, kColumnStride);
-    add_upper_right<kIntegers>();
+    EXP3RT_ADD(1, 4, 7);
     if constexpr (kRowTiles == 2) {
       _tile_loadd(5, x + row_tile, kTileDepth);
-      add_lower_left<kIntegers>();
-      add_lower_right<kIntegers>();
+      EXP3RT_ADD(2, 5, 6);
+      EXP3RT_ADD(3, 5, 7);
     }
     ahead.fetch();
   }
