@@ -10,6 +10,7 @@
 namespace exp3rt {
 namespace {
 
+constexpr int kRowsAtOnce = 256;  // of hidden states that a slice of the matrix meets
 constexpr std::int64_t kSlicePanels = 16;  // of the output matrix: 1,024 tokens of the vocabulary
 constexpr std::int64_t kSliceTokens = kSlicePanels * kPanelColumns;
 
@@ -57,12 +58,12 @@ std::vector<TokenId> Sampler::greedy(const std::vector<const float*>& rows) cons
   const DataType dtype = lm_head_.dtype;
   const auto num_rows = static_cast<std::int64_t>(rows.size());
   const std::int64_t num_slices = ceil_div(lm_head_.n, kSliceTokens);
-  AlignedBuffer input_buffer;  // operands of up to kMaxProductRows rows each
-  const std::size_t operand = Activations::num_bytes(dtype, kMaxProductRows, 0, hidden_size_);
-  auto* memory = input_buffer.get<std::byte>(static_cast<std::size_t>(ceil_div(num_rows, kMaxProductRows)) * operand);
+  AlignedBuffer input_buffer;  // operands of up to kRowsAtOnce rows each
+  const std::size_t operand = Activations::num_bytes(dtype, kRowsAtOnce, 0, hidden_size_);
+  auto* memory = input_buffer.get<std::byte>(static_cast<std::size_t>(ceil_div(num_rows, kRowsAtOnce)) * operand);
   std::vector<Activations> inputs;
-  for (std::int64_t first = 0; first < num_rows; first += kMaxProductRows) {
-    const int count = static_cast<int>(std::min<std::int64_t>(kMaxProductRows, num_rows - first));
+  for (std::int64_t first = 0; first < num_rows; first += kRowsAtOnce) {
+    const int count = static_cast<int>(std::min<std::int64_t>(kRowsAtOnce, num_rows - first));
     inputs.emplace_back(dtype, count, 0, hidden_size_, memory + inputs.size() * operand);
     for (int i = 0; i < count; ++i) inputs.back().set(i, rows[static_cast<std::size_t>(first + i)]);
   }

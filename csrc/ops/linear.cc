@@ -10,6 +10,9 @@
 namespace exp3rt {
 namespace {
 
+// Rows stay in the L2 cache while the columns of a product pass; but columns, which come from memory, must meet a few.
+constexpr std::int64_t kNearBytes = 1024 * 1024;
+constexpr std::int64_t kFewRows = 256;
 constexpr float kRestScale = 1.0f / 254;  // of a quantized rest: half a step of the value is 127 of its steps
 
 std::uint8_t* bytes(std::byte* data) { return reinterpret_cast<std::uint8_t*>(data); }
@@ -35,7 +38,9 @@ std::size_t Activations::num_bytes(DataType dtype, int num_rows, int num_precise
 }
 
 int Activations::rows_at_once() const {
-  const std::int64_t parts = ceil_div(product_rows(), kMaxProductRows);
+  const std::int64_t row_bytes = width_ * static_cast<std::int64_t>(size_of(dtype_));
+  const std::int64_t most = std::clamp<std::int64_t>(kNearBytes / row_bytes, kFewRows, kMaxProductRows);
+  const std::int64_t parts = ceil_div(product_rows(), most);
   return static_cast<int>(round_up(std::max<std::int64_t>(ceil_div(product_rows(), parts), 2 * num_precise_), 16));
 }
 

@@ -7,7 +7,7 @@
 
 namespace exp3rt {
 
-inline constexpr int kMaxProductRows = 320;
+inline constexpr int kMaxProductRows = 640;
 
 // Whether x lies in tiles for products with such a matrix (ops/tiles.h): in bf16 and int8 where there is AMX. Row by row
 // elsewhere.

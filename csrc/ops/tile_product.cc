@@ -1,4 +1,6 @@
 // Compiled for AMX alone (csrc/CMakeLists.txt): products of tiles, 32 rows by 32 columns at a time.
+#include <algorithm>
+
 #include "ops/tile_kernels.h"
 
 namespace exp3rt {
@@ -13,6 +15,30 @@ namespace {
       _tile_dpbf16ps(sum, x, b); \
   } while (false)
 
+// Steps of depth that are taken together: 32 columns of them, 36 KB, fill three quarters of the L1 cache.
+constexpr int kNearSteps = 18;
+
+// 32 columns of B: two tiles a step.
+struct Columns {
+  const char* at;
+  std::int64_t step_bytes, tile_bytes, row_bytes;  // from one step, tile and row of a tile to the next
+};
+
+Columns where_they_lie(const char* b) { return {b, kStepBytes, kColumnBytes, kColumnStride}; }
+
+// Copies them close together. As they lie, their lines fall into half of the sets of the L1 cache, which do not hold them.
+Columns brought_near(const char* b, int steps, char* near) {
+  for (int step = 0; step < steps; ++step, b += kStepBytes) {
+    char* to = near + step * 2 * static_cast<std::int64_t>(kTileBytes);
+    for (int row = 0; row < kTileRows; ++row) {
+      const char* from = b + row * kColumnStride;
+      _mm512_store_si512(to + row * kTileDepth, _mm512_load_si512(from));
+      _mm512_store_si512(to + kTileBytes + row * kTileDepth, _mm512_load_si512(from + kColumnBytes));
+    }
+  }
+  return {near, 2 * kTileBytes, kTileBytes, kTileDepth};
+}
+
 // Fetches the weights that come next into the L2 cache, a few lines with each step: they stream from memory otherwise.
 struct Ahead {
   const char* next;
@@ -23,54 +49,75 @@ struct Ahead {
   }
 };
 
-// 16 kRowTiles rows of x by 32 columns
+// Some steps of 16 kRowTiles rows by 32 columns. The rows pass by the L1 cache, where the columns are.
 template <bool kIntegers, int kRowTiles>
-inline void multiply(const char* x, const char* b, int steps, char* y, std::int64_t stride, Ahead& ahead) {
-  const std::int64_t row_tile = steps * static_cast<std::int64_t>(kTileBytes);
-  _tile_zero(0);
-  _tile_zero(1);
-  if constexpr (kRowTiles == 2) {
+inline void multiply(const char* x, std::int64_t row_tile, Columns b, int steps, bool first, char* y,
+                     std::int64_t row_bytes, Ahead& ahead) {
+  char* lower = y + kTileRows * row_bytes;
+  if (first) {
+    _tile_zero(0);
+    _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
+  } else {
+    _tile_loadd(0, y, row_bytes);
+    _tile_loadd(1, y + kColumnBytes, row_bytes);
+    if constexpr (kRowTiles == 2) {
+      _tile_loadd(2, lower, row_bytes);
+      _tile_loadd(3, lower + kColumnBytes, row_bytes);
+    }
   }
-  for (int step = 0; step < steps; ++step, x += kTileBytes, b += kStepBytes) {
-    _tile_stream_loadd(6, b, kColumnStride);
-    _tile_loadd(4, x, kTileDepth);
+  for (int step = 0; step < steps; ++step, x += kTileBytes, b.at += b.step_bytes) {
+    _tile_loadd(6, b.at, b.row_bytes);
+    _tile_stream_loadd(4, x, kTileDepth);
     EXP3RT_ADD(0, 4, 6);
-    _tile_stream_loadd(7, b + kColumnBytes, kColumnStride);
+    _tile_loadd(7, b.at + b.tile_bytes, b.row_bytes);
     EXP3RT_ADD(1, 4, 7);
     if constexpr (kRowTiles == 2) {
-      _tile_loadd(5, x + row_tile, kTileDepth);
+      _tile_stream_loadd(5, x + row_tile, kTileDepth);
       EXP3RT_ADD(2, 5, 6);
       EXP3RT_ADD(3, 5, 7);
     }
     ahead.fetch();
   }
-  const std::int64_t row_bytes = stride * 4;
   _tile_stored(0, y, row_bytes);
   _tile_stored(1, y + kColumnBytes, row_bytes);
   if constexpr (kRowTiles == 2) {
-    y += kTileRows * row_bytes;
-    _tile_stored(2, y, row_bytes);
-    _tile_stored(3, y + kColumnBytes, row_bytes);
+    _tile_stored(2, lower, row_bytes);
+    _tile_stored(3, lower + kColumnBytes, row_bytes);
   }
 }
 
-// All rows meet one panel of columns, half by half, so that 32 columns stay near while the rows pass.
+// All rows meet 32 columns, some steps of depth after the other.
 template <bool kIntegers>
-void multiply_panel(const TileProduct& product, const char* b, char* y) {
+void multiply_columns(const TileProduct& product, const char* b, char* y, char* near, Ahead& ahead) {
   const std::int64_t row_tile = product.steps * static_cast<std::int64_t>(kTileBytes);
   const std::int64_t row_bytes = product.stride * 4;
-  const int passes = 2 * ((product.row_tiles + 1) / 2);
-  const int lines = (64 + passes - 1) / passes;
-  Ahead ahead{b + product.steps * kStepBytes, lines <= 8 ? lines : 8};
-  for (int half = 0; half < 2; ++half, b += 2 * kColumnBytes, y += 2 * kColumnBytes) {
-    const char* x = bytes(product.x);
+  const bool once = product.row_tiles <= 2;
+  for (int begin = 0; begin < product.steps; begin += kNearSteps, b += kNearSteps * kStepBytes) {
+    const int steps = std::min(kNearSteps, product.steps - begin);
+    const Columns columns = once ? where_they_lie(b) : brought_near(b, steps, near);
+    const char* x = bytes(product.x) + begin * static_cast<std::int64_t>(kTileBytes);
     char* to = y;
     int row = 0;
     for (; row + 2 <= product.row_tiles; row += 2, x += 2 * row_tile, to += 2 * kTileRows * row_bytes)
-      multiply<kIntegers, 2>(x, b, product.steps, to, product.stride, ahead);
-    if (row < product.row_tiles) multiply<kIntegers, 1>(x, b, product.steps, to, product.stride, ahead);
+      multiply<kIntegers, 2>(x, row_tile, columns, steps, begin == 0, to, row_bytes, ahead);
+    if (row < product.row_tiles)
+      multiply<kIntegers, 1>(x, row_tile, columns, steps, begin == 0, to, row_bytes, ahead);
+  }
+}
+
+template <bool kIntegers>
+void multiply_panels(const TileProduct& product) {
+  alignas(64) char near[kNearSteps * 2 * kTileBytes];
+  const int passes = 2 * ((product.row_tiles + 1) / 2);
+  const int lines = std::min((64 + passes - 1) / passes, 8);
+  for (int panel = 0; panel < product.panels; ++panel) {
+    const char* b = bytes(product.b) + panel * product.steps * kStepBytes;
+    char* y = static_cast<char*>(product.y) + panel * 4 * kColumnBytes;
+    Ahead ahead{b + product.steps * kStepBytes, lines};
+    for (int half = 0; half < 2; ++half)
+      multiply_columns<kIntegers>(product, b + half * 2 * kColumnBytes, y + half * 2 * kColumnBytes, near, ahead);
   }
 }
 
@@ -78,14 +125,10 @@ void multiply_panel(const TileProduct& product, const char* b, char* y) {
 
 void multiply_tiles(const TileProduct& product) {
   const TileSession session;
-  for (int panel = 0; panel < product.panels; ++panel) {
-    const char* b = bytes(product.b) + panel * product.steps * kStepBytes;
-    char* y = static_cast<char*>(product.y) + panel * 4 * kColumnBytes;
-    if (product.dtype == DataType::kInt8)
-      multiply_panel<true>(product, b, y);
-    else
-      multiply_panel<false>(product, b, y);
-  }
+  if (product.dtype == DataType::kInt8)
+    multiply_panels<true>(product);
+  else
+    multiply_panels<false>(product);
 }
 
 }  // namespace exp3rt
