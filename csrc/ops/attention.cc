@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 
 #include "ops/aligned_buffer.h"
 #include "ops/vector_kernels.h"
@@ -12,6 +11,7 @@ namespace {
 
 constexpr int kMaxQueryRows = 192;  // of a tile: three heads of 64 tokens, which keeps their sums in the L2 cache
 constexpr int kMinQueryRows = 24;
+constexpr float kLowest = -1e29f;  // maximum of no scores; finite, so that its difference to any score is a number
 constexpr int kTilesPerThread = 8;  // evens out what is handed to the threads
 
 std::size_t z(int n) { return static_cast<std::size_t>(n); }
@@ -77,7 +77,7 @@ void Attention::run(const AttentionTile& tile, int kv_head, const KvLayer& kv, c
   const int rows = tile.num_rows * group;
   state.queries =
       static_cast<const std::byte*>(queries) + static_cast<std::size_t>(tile.first_row * group) * query_bytes();
-  state.max.fill(-std::numeric_limits<float>::infinity());
+  state.max.fill(kLowest);
   state.weight.fill(0.0f);
   const auto size = static_cast<std::size_t>(rows) * sum_width();
   state.sum = state.sum_buffer.get<float>(size);
