@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <stdexcept>
 
 #include "ops/isa.h"
@@ -67,7 +68,6 @@ void Llama::make_workspaces() {
   for (Workspace& space : workspaces_) {
     space.input.get<std::byte>(std::max({bytes(layer.qkv), bytes(layer.o), bytes(layer.gate_up)}));
     space.inner.get<std::byte>(bytes(layer.down));
-    space.qkv.get<float>(z((max_panel_rows() + max_precise_panel_rows()) * layer.qkv.n));
   }
 }
 
@@ -187,50 +187,52 @@ void Llama::embed(const Batch& batch, const Panel& panel, Team team) {
 void Llama::write_query_key_value(int layer_index, const Panel& panel, Team team, const KvLayer& kv) {
   const Layer& layer = layers_[z(layer_index)];
   const Activations input = normed(layer.attn_norm, layer.qkv, panel, team);
-  float* output = workspace().qkv.get<float>(0);
+  const std::int64_t dim = config_.head_dim;
   team.meet();
-  for_parts(input, layer.qkv, layer.qkv.n, team, [&](Range rows, Range columns) {
-    multiply(layer.qkv, input, rows, panels_of(columns), output + rows.begin * layer.qkv.n + columns.begin,
-             layer.qkv.n);
+  for_parts(input, layer.qkv, layer.qkv.n, std::lcm(dim, kPanelColumns), team, [&](Range rows, Range columns) {
+    const Result heads = product(layer.qkv, input, rows, columns, 0);
+    for (std::int64_t column = 0; column < columns.size(); column += dim) {
+      input.for_results(rows, [&](std::int64_t i, std::int64_t at) {
+        const int head = static_cast<int>((columns.begin + column) / dim);
+        place_head(layer, panel.row(i), head, heads.row(at) + column, kv);
+      });
+    }
   });
   team.meet();
-  for (const std::int64_t i : rows_of(panel, team)) {
-    place_row(layer, panel.row(i), output + input.product_row(i) * layer.qkv.n, kv);
-  }
 }
 
-// One row of the product: the query goes to the batch's queries, the key and value to their block.
-void Llama::place_row(const Layer& layer, std::int64_t row, float* qkv, const KvLayer& kv) {
-  const VectorKernels& kernels = vector_kernels();
+// One head of one row of the product: a query goes to the batch's queries, a key or a value to its block.
+void Llama::place_head(const Layer& layer, std::int64_t row, int head, float* values, const KvLayer& kv) {
   const int dim = config_.head_dim;
-  float* keys = qkv + config_.num_heads * dim;
-  const float* values = keys + config_.num_kv_heads * dim;
-  if (layer.qkv_bias) kernels.scale_add(qkv, 1.0f, layer.qkv_bias, config_.qkv_size());
-  if (layer.q_norm) normalize_heads(layer.q_norm, qkv, config_.num_heads);
-  if (layer.k_norm) normalize_heads(layer.k_norm, keys, config_.num_kv_heads);
-  const std::size_t angles = z(row) * z(dim / 2);
-  for (int head = 0; head < config_.num_heads + config_.num_kv_heads; ++head) {
-    kernels.rotate(qkv + head * dim, cosine_ + angles, sine_ + angles, dim / 2);
-  }
-  constexpr float kLog2E = 1.44269504f;
-  kernels.scale(qkv, kLog2E / std::sqrt(static_cast<float>(dim)), config_.num_heads * dim, qkv);
+  if (layer.qkv_bias) vector_kernels().scale_add(values, 1.0f, layer.qkv_bias + head * dim, dim);
   const Slot slot = slots_[z(row)];
-  const std::size_t query_bytes = z(shape_.score_dim()) * size_of(shape_.dtype);
-  for (int head = 0; head < config_.num_heads; ++head) {
-    std::byte* queries = queries_ + z(head / shape_.group()) * query_stride_;
-    const std::int64_t query_row = row * shape_.group() + head % shape_.group();
-    shape_.store_query(qkv + head * dim, queries + z(query_row) * query_bytes);
-  }
-  for (int head = 0; head < config_.num_kv_heads; ++head) {
-    kv.store(slot.block, slot.index, head, keys + head * dim, values + head * dim);
+  const int key_head = head - config_.num_heads;
+  if (head < config_.num_heads) {
+    place_query(layer, row, head, values);
+  } else if (key_head < config_.num_kv_heads) {
+    turn(layer.k_norm, row, values);
+    kv.store_key(slot.block, slot.index, key_head, values);
+  } else {
+    kv.store_value(slot.block, slot.index, key_head - config_.num_kv_heads, values);
   }
 }
 
-void Llama::normalize_heads(const float* weight, float* heads, int count) const {
+void Llama::place_query(const Layer& layer, std::int64_t row, int head, float* query) {
+  constexpr float kLog2E = 1.44269504f;
   const int dim = config_.head_dim;
-  for (int head = 0; head < count; ++head) {
-    vector_kernels().rms_norm(heads + head * dim, weight, config_.rms_norm_eps, dim, heads + head * dim);
-  }
+  turn(layer.q_norm, row, query);
+  vector_kernels().scale(query, kLog2E / std::sqrt(static_cast<float>(dim)), dim, query);
+  const std::size_t query_bytes = z(shape_.score_dim()) * size_of(shape_.dtype);
+  const std::int64_t query_row = row * shape_.group() + head % shape_.group();
+  shape_.store_query(query, queries_ + z(head / shape_.group()) * query_stride_ + z(query_row) * query_bytes);
+}
+
+// To the row's position. norm: null, or what is done first.
+void Llama::turn(const float* norm, std::int64_t row, float* head) const {
+  const int dim = config_.head_dim;
+  if (norm) vector_kernels().rms_norm(head, norm, config_.rms_norm_eps, dim, head);
+  const std::size_t angles = z(row) * z(dim / 2);
+  vector_kernels().rotate(head, cosine_ + angles, sine_ + angles, dim / 2);
 }
 
 void Llama::attention_output(const Layer& layer, const Panel& panel, Team team) {
@@ -245,7 +247,7 @@ void Llama::mlp(const Layer& layer, const Panel& panel, Team team) {
   Activations inner(layer.down.dtype, panel.num_rows(), panel.num_precise(), layer.down.k,
                     workspace().inner.get<std::byte>(0));
   team.meet();
-  for_parts(input, layer.gate_up, config_.intermediate_size, team, [&](Range rows, Range columns) {
+  for_parts(input, layer.gate_up, config_.intermediate_size, kPanelColumns, team, [&](Range rows, Range columns) {
     const Range up_columns{columns.begin + config_.intermediate_size, columns.end + config_.intermediate_size};
     const Result gate = product(layer.gate_up, input, rows, columns, 0);
     const Result up = product(layer.gate_up, input, rows, up_columns, 1);
@@ -289,16 +291,17 @@ Activations Llama::normed(const float* weight, const PackedMatrix& w, const Pane
 }
 
 // fn(rows, columns) for parts of the product of x and w: of this member's share of the first `count` columns, as many at
-// once as keep the result in the L2 cache, and as many rows as go through a product at once. Columns stay while rows pass,
-// or, where there are too many activations for that, rows stay while columns pass.
+// once as keep the result in the L2 cache but whole units of them, and as many rows as go through a product at once. Columns
+// stay while rows pass, or, where there are too many activations for that, rows stay while columns pass.
 template <typename Fn>
-void Llama::for_parts(const Activations& x, const PackedMatrix& w, std::int64_t count, Team team, Fn&& fn) {
+void Llama::for_parts(const Activations& x, const PackedMatrix& w, std::int64_t count, std::int64_t unit, Team team,
+                      Fn&& fn) {
   const std::int64_t num_rows = x.product_rows();
   const std::int64_t row_step = x.rows_at_once();
-  const std::int64_t step = std::max<std::int64_t>(1, kChunkNumbers / kPanelColumns / row_step);
-  const Range share = team.share(ceil_div(count, kPanelColumns));
+  const std::int64_t step = std::max<std::int64_t>(1, kChunkNumbers / unit / row_step);
+  const Range share = team.share(ceil_div(count, unit));
   const auto columns_from = [&](std::int64_t first) {
-    return Range{first * kPanelColumns, std::min(std::min(first + step, share.end) * kPanelColumns, count)};
+    return Range{first * unit, std::min(std::min(first + step, share.end) * unit, count)};
   };
   const auto rows_from = [&](std::int64_t first) { return Range{first, std::min(first + row_step, num_rows)}; };
   if (z(num_rows * w.k) * size_of(w.dtype) > kNearBytes) {
@@ -325,7 +328,7 @@ Llama::Result Llama::product(const PackedMatrix& w, const Activations& x, Range 
 
 // x is whole when this is called, and the residual when it returns.
 void Llama::add_product_to_residual(const PackedMatrix& w, const Activations& x, const Panel& panel, Team team) {
-  for_parts(x, w, w.n, team, [&](Range rows, Range columns) {
+  for_parts(x, w, w.n, kPanelColumns, team, [&](Range rows, Range columns) {
     const Result y = product(w, x, rows, columns, 0);
     x.for_results(rows, [&](std::int64_t i, std::int64_t at) {
       float* residual = residual_ + panel.row(i) * w.n;

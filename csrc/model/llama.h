@@ -50,9 +50,9 @@ class Llama {
     BlockId block;
     int index;  // token within the block
   };
-  // What a panel is computed in, by one thread or by a team: what goes into products, and queries, keys and values.
+  // What goes into the products of a panel, of one thread or of a team.
   struct Workspace {
-    AlignedBuffer input, inner, qkv;
+    AlignedBuffer input, inner;
   };
   // Some columns of a product.
   struct Result {
@@ -67,8 +67,9 @@ class Llama {
   void prepare(const Batch& batch);
   void embed(const Batch& batch, const Panel& panel, Team team);
   void write_query_key_value(int layer, const Panel& panel, Team team, const KvLayer& kv);
-  void place_row(const Layer& layer, std::int64_t row, float* qkv, const KvLayer& kv);
-  void normalize_heads(const float* weight, float* heads, int count) const;
+  void place_head(const Layer& layer, std::int64_t row, int head, float* values, const KvLayer& kv);
+  void place_query(const Layer& layer, std::int64_t row, int head, float* query);
+  void turn(const float* norm, std::int64_t row, float* head) const;
   template <typename Fn>
   void for_panels(Fn&& fn) const;
   void attend(const std::vector<AttentionTile>& tiles, const KvLayer& kv);
@@ -88,7 +89,8 @@ class Llama {
   Activations input_of(const PackedMatrix& w, const Panel& panel);
   Activations normed(const float* weight, const PackedMatrix& w, const Panel& panel, Team team);
   template <typename Fn>
-  static void for_parts(const Activations& x, const PackedMatrix& w, std::int64_t count, Team team, Fn&& fn);
+  static void for_parts(const Activations& x, const PackedMatrix& w, std::int64_t count, std::int64_t unit, Team team,
+                        Fn&& fn);
   static Result product(const PackedMatrix& w, const Activations& x, Range rows, Range columns, int memory);
   void add_product_to_residual(const PackedMatrix& w, const Activations& x, const Panel& panel, Team team);
 

@@ -11,29 +11,19 @@
 namespace exp3rt {
 namespace {
 
-// Where a token's key and value go in packed operands: columns of Kᵀ, whose rows are the dimensions, and a row of V.
-void scatter(const float* key, const float* value, int dim, int slot, float* keys, float* values) {
-  for (int d = 0; d < dim; ++d) {
-    keys[offset_in_panel(DataType::kFloat32, d, slot)] = key[d];
-    values[d / kPanelColumns * panel_size(DataType::kFloat32, kBlockTokens) +
-           offset_in_panel(DataType::kFloat32, slot, d % kPanelColumns)] = value[d];
-  }
+// A token's key is a column of Kᵀ, whose rows are the dimensions. In bf16 two dimensions lie side by side, and what
+// rounding lost follows as more rows.
+void scatter_key(const float* key, int dim, int slot, float* keys) {
+  for (int d = 0; d < dim; ++d) keys[offset_in_panel(DataType::kFloat32, d, slot)] = key[d];
 }
 
-// The same in bf16, where two dimensions of a key lie side by side; what rounding the key lost follows as more rows.
-void scatter(const float* key, const float* value, int dim, int slot, bfloat16* keys, bfloat16* values) {
+void scatter_key(const float* key, int dim, int slot, bfloat16* keys) {
   thread_local AlignedBuffer buffer;
   const auto size = static_cast<std::size_t>(dim);
-  auto* rounded = buffer.get<bfloat16>(3 * size);
+  auto* rounded = buffer.get<bfloat16>(2 * size);
   vector_kernels().split_bfloat16(key, dim, rounded, rounded + size);
-  vector_kernels().to_bfloat16(value, dim, rounded + 2 * size);
   for (int d = 0; d < 2 * dim; d += 2) {
     std::memcpy(keys + offset_in_panel(DataType::kBFloat16, d, slot), rounded + d, 2 * sizeof(bfloat16));
-  }
-  for (int d = 0; d < dim; ++d) {
-    values[d / kPanelColumns * panel_size(DataType::kBFloat16, kBlockTokens) +
-           offset_in_panel(DataType::kBFloat16, slot, d % kPanelColumns)] =
-        rounded[2 * size + static_cast<std::size_t>(d)];
   }
 }
 
@@ -53,14 +43,26 @@ std::byte* KvLayer::keys(BlockId block, int kv_head) const {
   return data + static_cast<std::size_t>(block) * block_stride + static_cast<std::size_t>(kv_head) * head_stride;
 }
 
-void KvLayer::store(BlockId block, int slot, int kv_head, const float* key, const float* value) const {
-  const auto scatter_as = [&]<typename T>(T* to_keys) {
-    scatter(key, value, shape.head_dim, slot, to_keys, reinterpret_cast<T*>(values(block, kv_head)));
-  };
+void KvLayer::store_key(BlockId block, int slot, int kv_head, const float* key) const {
   if (shape.dtype == DataType::kFloat32) {
-    scatter_as(reinterpret_cast<float*>(keys(block, kv_head)));
+    scatter_key(key, shape.head_dim, slot, reinterpret_cast<float*>(keys(block, kv_head)));
   } else {
-    scatter_as(reinterpret_cast<bfloat16*>(keys(block, kv_head)));
+    scatter_key(key, shape.head_dim, slot, reinterpret_cast<bfloat16*>(keys(block, kv_head)));
+  }
+}
+
+// A token's value is a row of V, panel by panel. In bf16 two tokens lie side by side, number by number.
+void KvLayer::store_value(BlockId block, int slot, int kv_head, const float* value) const {
+  std::byte* to = values(block, kv_head);
+  const auto panel_bytes = static_cast<std::size_t>(panel_size(shape.dtype, kBlockTokens)) * size_of(shape.dtype);
+  for (std::int64_t d = 0; d < shape.head_dim; d += kPanelColumns, to += panel_bytes) {
+    const std::int64_t count = std::min<std::int64_t>(kPanelColumns, shape.head_dim - d);
+    const auto at = static_cast<std::size_t>(offset_in_panel(shape.dtype, slot, 0));
+    if (shape.dtype == DataType::kFloat32) {
+      std::copy_n(value + d, count, reinterpret_cast<float*>(to) + at);
+    } else {
+      vector_kernels().to_every_other(value + d, count, reinterpret_cast<bfloat16*>(to) + at);
+    }
   }
 }
 

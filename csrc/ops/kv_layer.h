@@ -33,8 +33,9 @@ struct KvLayer {
   std::size_t value_bytes() const;
   std::byte* keys(BlockId block, int kv_head) const;
   std::byte* values(BlockId block, int kv_head) const { return keys(block, kv_head) + key_bytes(); }
-  // key, value: [head_dim] fp32, stored as token `slot` of the block
-  void store(BlockId block, int slot, int kv_head, const float* key, const float* value) const;
+  // key, value: [head_dim] fp32, stored as token `slot` of the block. Threads may store other tokens at once.
+  void store_key(BlockId block, int slot, int kv_head, const float* key) const;
+  void store_value(BlockId block, int slot, int kv_head, const float* value) const;
 };
 
 }  // namespace exp3rt

@@ -119,7 +119,21 @@ void split_bfloat16(const float* x, std::int64_t n, bfloat16* value, bfloat16* r
   }
 }
 
+// Lanes of 32 bits, of which the lower half is stored.
+void round_to_every_other(const float* x, std::int64_t n, bfloat16* out) {
+  for (std::int64_t i = 0; i < n; i += kLanes) {
+    const __m256bh near = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(first_lanes(n - i), x + i));
+    const __m512i wide = _mm512_cvtepu16_epi32((__m256i)near);
+    const __mmask32 halves = n - i >= kLanes ? 0x55555555u : 0x55555555u & ((1u << (2 * (n - i))) - 1);
+    _mm512_mask_storeu_epi16(out + 2 * i, halves, wide);
+  }
+}
+
 #else
+
+void round_to_every_other(const float* x, std::int64_t n, bfloat16* out) {
+  for (std::int64_t i = 0; i < n; ++i) out[2 * i] = rounded(x[i]);
+}
 
 void round_to_bfloat16(const float* x, std::int64_t n, bfloat16* out) {
 #pragma omp simd
@@ -245,7 +259,7 @@ void widen_int8(DataType dtype, const std::int8_t* x, const float* scale, int ro
 // Named by its instruction set; vector_dispatch.cc chooses.
 extern const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS);
 const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS) = {
-    rms_norm,       rotate, swiglu,   scale_add, scale,          dot,        round_to_bfloat16,
+    rms_norm,       rotate, swiglu,   scale_add, scale,          dot,        round_to_bfloat16, round_to_every_other,
     split_bfloat16, widen,  hadamard, quantize,  quantize_split, dequantize, widen_int8,
 };
 

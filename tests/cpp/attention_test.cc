@@ -14,6 +14,11 @@ namespace {
 
 std::size_t z(int n) { return static_cast<std::size_t>(n); }
 
+void store(const KvLayer& kv, BlockId block, int slot, int head, const float* key, const float* value) {
+  kv.store_key(block, slot, head, key);
+  kv.store_value(block, slot, head, value);
+}
+
 // Three sequences behind one context of two blocks (the first part full), and one without a context; some of their
 // tokens were computed before and only their last rows are in the batch.
 struct Scene {
@@ -28,7 +33,7 @@ struct Scene {
     for (int token = 0; token < 16 * kBlockTokens; ++token) {
       for (int head = 0; head < shape.num_kv_heads; ++head) {
         const std::size_t at = z((token * shape.num_kv_heads + head) * shape.head_dim);
-        kv.store(token / kBlockTokens, token % kBlockTokens, head, &keys.values[at], &values.values[at]);
+        store(kv, token / kBlockTokens, token % kBlockTokens, head, &keys.values[at], &values.values[at]);
       }
     }
     add(context, own_a, 0, 130);
@@ -169,8 +174,8 @@ TEST_CASE("attention: a key that is not a number is noticed by the rows that see
     std::vector<float> key(64, 1.0f);
     key[5] = std::numeric_limits<float>::quiet_NaN();
     for (int head = 0; head < 2; ++head) {
-      scene.kv.store(9, 3, head, key.data(), &scene.values.values[0]);  // seen by the last two rows
-      scene.kv.store(9, 9, head, key.data(), &scene.values.values[0]);  // by none
+      store(scene.kv, 9, 3, head, key.data(), &scene.values.values[0]);  // seen by the last two rows
+      store(scene.kv, 9, 9, head, key.data(), &scene.values.values[0]);  // by none
     }
     const RandomMatrix queries(10, scene.num_rows * 3, 64, dtype);
     for (const bool by_tiles : ways(shape)) {
@@ -214,12 +219,12 @@ TEST_CASE("item format: what is behind the last token is zero, and a number that
     for (int token = 6; token < kBlockTokens; ++token) {
       const std::vector<float> other(64, 1e30f);
       const std::vector<float> zero(64, 0.0f);
-      for (int head = 0; head < 2; ++head) scene.kv.store(11, token, head, other.data(), zero.data());
+      for (int head = 0; head < 2; ++head) store(scene.kv, 11, token, head, other.data(), zero.data());
     }
     Scene untouched({6, 2, 64, DataType::kFloat32});
     for (int token = 6; token < kBlockTokens; ++token) {
       const std::vector<float> zero(64, 0.0f);
-      for (int head = 0; head < 2; ++head) untouched.kv.store(11, token, head, zero.data(), zero.data());
+      for (int head = 0; head < 2; ++head) store(untouched.kv, 11, token, head, zero.data(), zero.data());
     }
     format.store(scene.kv, std::vector<BlockId>{10, 11}, 70, first.data());
     format.store(untouched.kv, std::vector<BlockId>{10, 11}, 70, second.data());
@@ -228,7 +233,7 @@ TEST_CASE("item format: what is behind the last token is zero, and a number that
   const ItemFormat format(scene.shape, 1, DataType::kInt8);
   std::vector<float> key(64, 1.0f);
   key[3] = std::numeric_limits<float>::quiet_NaN();
-  scene.kv.store(10, 0, 0, key.data(), key.data());
+  store(scene.kv, 10, 0, 0, key.data(), key.data());
   AlignedBuffer memory, scratch;
   auto* to = memory.get<std::byte>(format.num_bytes(5));
   format.store(scene.kv, std::vector<BlockId>{10}, 5, to);
