@@ -47,16 +47,17 @@ int Activations::rows_at_once() const {
 void Activations::set_columns(std::int64_t row, std::int64_t first, std::int64_t count, const float* values) {
   thread_local AlignedBuffer buffer;  // the columns as they are stored, and what that lost
   const bool precise = row < num_precise_;
+  if (!precise && dtype_ != DataType::kInt8) {
+    return round_row(dtype_, values, static_cast<int>(product_row(row)), first, count, width_, data_);
+  }
   const std::size_t size = static_cast<std::size_t>(round_up(count, 64)) * size_of(dtype_);
   auto* value = buffer.get<std::byte>(2 * size);
   std::byte* rest = precise ? value + size : nullptr;
   if (dtype_ == DataType::kInt8) {
     if (count != width_) throw std::logic_error("int8 activations are set a whole row at a time");
     quantize(row, values, value, rest);
-  } else if (precise) {
-    store_split(values, count, value, rest);
   } else {
-    store(dtype_, values, count, value);
+    store_split(values, count, value, rest);
   }
   place(product_row(row), first, count, value);
   if (precise) place(num_precise_ + row, first, count, rest);

@@ -16,7 +16,9 @@
 
 #include "ops/aligned_buffer.h"
 #include "ops/isa.h"
+#include "ops/store.h"
 #include "ops/tiles.h"
+#include "ops/vector_kernels.h"
 
 namespace exp3rt {
 namespace {
@@ -209,6 +211,18 @@ void place_row(DataType dtype, const void* from, int row, std::int64_t first, st
   const std::size_t row_bytes = static_cast<std::size_t>(k) * element;
   if (takes_tiles(dtype)) return place_in_tiles(from, row, at, size, tile_steps(row_bytes), x);
   std::memcpy(static_cast<std::byte*>(x) + static_cast<std::size_t>(row) * row_bytes + at, from, size);
+}
+
+void round_row(DataType dtype, const float* from, int row, std::int64_t first, std::int64_t count, std::int64_t k,
+               void* x) {
+  const std::size_t element = size_of(dtype);
+  const std::size_t at = static_cast<std::size_t>(first) * element, row_bytes = static_cast<std::size_t>(k) * element;
+  auto* bytes = static_cast<std::byte*>(x);
+  if (takes_tiles(dtype)) {
+    std::byte* to = bytes + offset_in_tiles(row, at, tile_steps(row_bytes));
+    return vector_kernels().to_tiles(from, count, reinterpret_cast<bfloat16*>(to));
+  }
+  store(dtype, from, count, bytes + static_cast<std::size_t>(row) * row_bytes + at);
 }
 
 void matmul(const void* x, const PackedMatrix& b, void* y, std::int64_t stride, int rows) {

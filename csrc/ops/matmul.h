@@ -24,6 +24,9 @@ std::size_t operand_offset(DataType dtype, std::int64_t row, std::int64_t k);
 // is k.
 void place_row(DataType dtype, const void* from, int row, std::int64_t first, std::int64_t count, std::int64_t k,
                void* x);
+// The same from fp32, rounded to `dtype` on the way, which is not int8.
+void round_row(DataType dtype, const float* from, int row, std::int64_t first, std::int64_t count, std::int64_t k,
+               void* x);
 
 // y[rows, b.n] = x[rows, k] B, up to kMaxProductRows rows. x and B of one type and y fp32; in int8 x is unsigned and y
 // int32, exact. x is readable, and y, whose rows lie `stride` numbers apart, writable up to padded_row_count rows; what the

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/types.h"
+#include "ops/tiles.h"
 #include "ops/vectors.h"
 
 #ifdef __AVX512F__
@@ -119,6 +120,15 @@ void split_bfloat16(const float* x, std::int64_t n, bfloat16* value, bfloat16* r
   }
 }
 
+void round_to_tiles(const float* x, std::int64_t n, bfloat16* out) {
+  for (std::int64_t i = 0; i < n; i += 32, out += kTileBytes / sizeof(bfloat16)) {
+    const __m512 low = _mm512_maskz_loadu_ps(first_lanes(n - i), x + i);
+    const __m512 high = n - i > kLanes ? _mm512_maskz_loadu_ps(first_lanes(n - i - kLanes), x + i + kLanes)
+                                       : _mm512_setzero_ps();
+    _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+  }
+}
+
 // Lanes of 32 bits, of which the lower half is stored.
 void round_to_every_other(const float* x, std::int64_t n, bfloat16* out) {
   for (std::int64_t i = 0; i < n; i += kLanes) {
@@ -130,6 +140,12 @@ void round_to_every_other(const float* x, std::int64_t n, bfloat16* out) {
 }
 
 #else
+
+void round_to_tiles(const float* x, std::int64_t n, bfloat16* out) {
+  for (std::int64_t i = 0; i < round_up(n, 32); ++i) {
+    out[i / 32 * static_cast<std::int64_t>(kTileBytes / sizeof(bfloat16)) + i % 32] = i < n ? rounded(x[i]) : bfloat16{};
+  }
+}
 
 void round_to_every_other(const float* x, std::int64_t n, bfloat16* out) {
   for (std::int64_t i = 0; i < n; ++i) out[2 * i] = rounded(x[i]);
@@ -259,8 +275,8 @@ void widen_int8(DataType dtype, const std::int8_t* x, const float* scale, int ro
 // Named by its instruction set; vector_dispatch.cc chooses.
 extern const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS);
 const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS) = {
-    rms_norm,       rotate, swiglu,   scale_add, scale,          dot,        round_to_bfloat16, round_to_every_other,
-    split_bfloat16, widen,  hadamard, quantize,  quantize_split, dequantize, widen_int8,
+    rms_norm,       rotate,         swiglu, scale_add, scale,    dot,            round_to_bfloat16, round_to_every_other,
+    round_to_tiles, split_bfloat16, widen,  hadamard,  quantize, quantize_split, dequantize,        widen_int8,
 };
 
 }  // namespace exp3rt

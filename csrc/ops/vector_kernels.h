@@ -24,6 +24,8 @@ struct VectorKernels {
   void (*to_bfloat16)(const float* x, std::int64_t n, bfloat16* out);
   // The same to out[0], out[2], ...; what lies between is not touched, nor read.
   void (*to_every_other)(const float* x, std::int64_t n, bfloat16* out);
+  // The same to a row of tiles (ops/tiles.h): 32 numbers in each; what is left of the last is zeroed.
+  void (*to_tiles)(const float* x, std::int64_t n, bfloat16* out);
   // value + rest is x to about 16 bits
   void (*split_bfloat16)(const float* x, std::int64_t n, bfloat16* value, bfloat16* rest);
   void (*to_float)(const bfloat16* x, std::int64_t n, float* out);
