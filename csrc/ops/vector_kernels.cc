@@ -51,10 +51,22 @@ constexpr float kLog2E = 1.44269504f;
 
 #ifdef __AVX512F__
 
+// 2^x, x <= 127, by 2^floor(x) * p(x - floor(x)), p of the fifth degree with the least largest relative error, 2e-7.
+inline __m512 exp2_of(__m512 x) {
+  const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  __m512 p = _mm512_set1_ps(1.87757669e-3f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.9893397e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.5826318e-2f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.24015361f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.69315308f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.99999994f));
+  return _mm512_scalef_ps(p, x);
+}
+
 // The quotient by an estimate of the reciprocal and a step of Newton's method: a division takes longer than all else here.
 inline Floats silu(Floats x) {
   const __m512 exponent = _mm512_min_ps(_mm512_set1_ps(126.0f), (__m512)(-kLog2E * x));  // NaN stays
-  const __m512 divisor = (__m512)(1.0f + exp2_approx((Floats)exponent));
+  const __m512 divisor = (__m512)(1.0f + (Floats)exp2_of(exponent));
   const __m512 near = _mm512_rcp14_ps(divisor);
   const __m512 exact = _mm512_mul_ps(near, _mm512_fnmadd_ps(divisor, near, _mm512_set1_ps(2.0f)));
   return x * (Floats)exact;
