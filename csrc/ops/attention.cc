@@ -171,8 +171,9 @@ void Attention::attend_by_vectors(State& state, Rows rows, int score_dim, std::s
       valid[z(i)] = std::min(seen ? seen[i] - passed : kBlockTokens, blocks[block].num_tokens);
     }
     const std::size_t row = z(rows.first + first);
+    const void* next = block + 1 < blocks.size() ? blocks[block + 1].keys : nullptr;
     kernel_({rows.count - first, score_dim, shape_.score_dim(), value_panels(), state.queries + row * query_bytes(),
-             blocks[block].keys, blocks[block].values, &valid[z(first)], &state.max[row], &state.weight[row],
+             blocks[block].keys, blocks[block].values, next, &valid[z(first)], &state.max[row], &state.weight[row],
              state.sum + row * sum_width()});
   }
 }

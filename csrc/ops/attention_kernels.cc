@@ -46,11 +46,21 @@ inline Floats multiply_add(const Element* x, const Element* b, Floats sum) { ret
 
 #endif
 
-// sum[rows][16 kVectors] += x[rows, length] B, for the first columns of one panel of B. x has `stride` between rows.
+// How far ahead memory is asked for. Keys and values of a sequence come from memory once a token; what the processor fetches
+// by itself ends with each page of 4 KB.
+constexpr int kAheadBytes = 4096;
+
+// sum[rows][16 kVectors] += x[rows, length] B, for the first columns of one panel of B. x has `stride` between rows. next:
+// what is read after the panel.
 template <int kRows, int kVectors>
-inline void multiply(const Element* x, std::int64_t stride, const Element* panel, int length,
+inline void multiply(const Element* x, std::int64_t stride, const Element* panel, int length, const void* next,
                      Floats (&sum)[kRows][kVectors]) {
+  constexpr int kRowBytes = kPanelColumns * sizeof(Element);
+  const char* own = reinterpret_cast<const char*>(panel) + kAheadBytes;
+  const char* behind = static_cast<const char*>(next ? next : panel) + kAheadBytes - length * kRowBytes;
   for (int i = 0; i < length; i += kStep) {
+    const char* ahead = i * kRowBytes + kAheadBytes < length * kRowBytes ? own : behind;
+    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(ahead + i * kRowBytes + v * 64);
     for (int row = 0; row < kRows; ++row) {
       for (int v = 0; v < kVectors; ++v) {
         sum[row][v] = multiply_add(x + row * stride + i, panel + i * kPanelColumns + v * kLanes * kStep, sum[row][v]);
@@ -65,7 +75,7 @@ void attend(const AttentionRows& rows, int first, int last_valid) {
   const auto* queries =
       static_cast<const Element*>(rows.queries) + static_cast<std::int64_t>(first) * rows.query_stride;
   Floats scores[kRows][kVectors] = {};
-  multiply(queries, rows.query_stride, static_cast<const Element*>(rows.keys), rows.score_dim, scores);
+  multiply(queries, rows.query_stride, static_cast<const Element*>(rows.keys), rows.score_dim, rows.values, scores);
 
   Element weights[kRows][kBlockTokens];
   float factors[kRows];
@@ -80,7 +90,8 @@ void attend(const AttentionRows& rows, int first, int last_valid) {
   for (int panel = 0; panel < rows.value_panels; ++panel) {
     const auto* values = static_cast<const Element*>(rows.values) + panel * kBlockTokens * kPanelColumns;
     Floats part[kRows][kPanelVectors] = {};
-    multiply(weights[0], kBlockTokens, values, length, part);
+    const void* next = panel + 1 < rows.value_panels ? values + kBlockTokens * kPanelColumns : rows.next;
+    multiply(weights[0], kBlockTokens, values, length, next, part);
     for (int row = 0; row < kRows; ++row) {
       float* sum = rows.sum + static_cast<std::int64_t>(first + row) * width + panel * kPanelColumns;
       for (int v = 0; v < kPanelVectors; ++v)

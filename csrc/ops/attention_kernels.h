@@ -13,6 +13,7 @@ struct AttentionRows {
   const void* queries;  // [count, query_stride]
   const void* keys;     // packed [score_dim, kBlockTokens] (ops/packed_matrix.h)
   const void* values;   // packed [kBlockTokens, value_panels * 64]
+  const void* next;     // what will be read after the block, which is asked for ahead; null: not known
   const int* valid;     // [count] how many of the first keys each row may see, at least 1
   // The streaming softmax, brought up to date:
   float* max;     // [count] of the scores
