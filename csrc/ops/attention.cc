@@ -123,6 +123,7 @@ void Attention::attend_own(State& state, const AttentionTile& tile, const BatchS
   const int first_row = tile.first_row + rows.first / group;
   const int first_own = slice.first_own_token + first_row - slice.first_row;
   const int num_tokens = first_own + rows.count / group;  // that the last row sees
+  const int score_dim = slice.writing ? shape_.head_dim : shape_.score_dim();
   std::array<int, kMaxQueryRows> seen;
   FewBlocks few;
   for (int block = 0; block * kBlockTokens < num_tokens; ++block) {
@@ -131,7 +132,7 @@ void Attention::attend_own(State& state, const AttentionTile& tile, const BatchS
     if (!few.full() && (block + 1) * kBlockTokens < num_tokens) continue;
     const int passed = (block + 1 - few.size()) * kBlockTokens;
     for (int i = 0; i < rows.count; ++i) seen[z(i)] = first_own + i / group + 1 - passed;
-    attend(state, rows, shape_.score_dim(), few.take(), seen.data(), by_tiles_ && !slice.decoding);
+    attend(state, rows, score_dim, few.take(), seen.data(), by_tiles_ && !slice.decoding);
   }
 }
 

@@ -111,7 +111,7 @@ template <bool kIntegers>
 void multiply_panels(const TileProduct& product) {
   alignas(64) char near[kNearSteps * 2 * kTileBytes];
   const int passes = 2 * ((product.row_tiles + 1) / 2);
-  const int lines = std::min((64 + passes - 1) / passes, 8);
+  const int lines = std::min((64 + passes - 1) / passes, 16);
   for (int panel = 0; panel < product.panels; ++panel) {
     const char* b = bytes(product.b) + panel * product.steps * kStepBytes;
     char* y = static_cast<char*>(product.y) + panel * 4 * kColumnBytes;
