@@ -17,26 +17,31 @@ namespace {
 
 // Steps of depth that are taken together: 32 columns of them, 36 KB, fill three quarters of the L1 cache.
 constexpr int kNearSteps = 18;
+constexpr std::int64_t kHalfBytes = kNearSteps * 2 * kTileBytes;
 
-// 32 columns of B: two tiles a step.
+// 32 columns of B, half a panel: two tiles a step.
 struct Columns {
   const char* at;
   std::int64_t step_bytes, tile_bytes, row_bytes;  // from one step, tile and row of a tile to the next
 };
 
-Columns where_they_lie(const char* b) { return {b, kStepBytes, kColumnBytes, kColumnStride}; }
+Columns as_they_lie(const char* b, int half) {
+  return {b + half * 2 * kColumnBytes, kStepBytes, kColumnBytes, kColumnStride};
+}
 
-// Copies them close together. As they lie, their lines fall into half of the sets of the L1 cache, which do not hold them.
-Columns brought_near(const char* b, int steps, char* near) {
-  for (int step = 0; step < steps; ++step, b += kStepBytes) {
-    char* to = near + step * 2 * static_cast<std::int64_t>(kTileBytes);
-    for (int row = 0; row < kTileRows; ++row) {
-      const char* from = b + row * kColumnStride;
-      _mm512_store_si512(to + row * kTileDepth, _mm512_load_si512(from));
-      _mm512_store_si512(to + kTileBytes + row * kTileDepth, _mm512_load_si512(from + kColumnBytes));
+Columns near_ones(const char* near, int half) { return {near + half * kHalfBytes, 2 * kTileBytes, kTileBytes, kTileDepth}; }
+
+// Copies a panel, half by half. As its columns lie, their lines fall into half of the sets of the L1 cache, which do not
+// hold them.
+void bring_near(const char* b, int steps, char* near) {
+  for (int step = 0; step < steps; ++step, near += 2 * kTileBytes) {
+    for (int row = 0; row < kTileRows; ++row, b += kColumnStride) {
+      for (int column = 0; column < 4; ++column) {
+        char* to = near + column / 2 * kHalfBytes + column % 2 * static_cast<std::int64_t>(kTileBytes) + row * kTileDepth;
+        _mm512_store_si512(to, _mm512_load_si512(b + column * kColumnBytes));
+      }
     }
   }
-  return {near, 2 * kTileBytes, kTileBytes, kTileDepth};
 }
 
 // Fetches the weights that come next into the L2 cache, a few lines with each step: they stream from memory otherwise.
@@ -88,36 +93,37 @@ inline void multiply(const char* x, std::int64_t row_tile, Columns b, int steps,
   }
 }
 
-// All rows meet 32 columns, some steps of depth after the other.
+// All rows meet half a panel, from step `begin` on.
 template <bool kIntegers>
-void multiply_columns(const TileProduct& product, const char* b, char* y, char* near, Ahead& ahead) {
+void multiply_half(const TileProduct& product, const Columns& columns, int begin, int steps, char* y, Ahead& ahead) {
   const std::int64_t row_tile = product.steps * static_cast<std::int64_t>(kTileBytes);
   const std::int64_t row_bytes = product.stride * 4;
-  const bool once = product.row_tiles <= 2;
-  for (int begin = 0; begin < product.steps; begin += kNearSteps, b += kNearSteps * kStepBytes) {
-    const int steps = std::min(kNearSteps, product.steps - begin);
-    const Columns columns = once ? where_they_lie(b) : brought_near(b, steps, near);
-    const char* x = bytes(product.x) + begin * static_cast<std::int64_t>(kTileBytes);
-    char* to = y;
-    int row = 0;
-    for (; row + 2 <= product.row_tiles; row += 2, x += 2 * row_tile, to += 2 * kTileRows * row_bytes)
-      multiply<kIntegers, 2>(x, row_tile, columns, steps, begin == 0, to, row_bytes, ahead);
-    if (row < product.row_tiles)
-      multiply<kIntegers, 1>(x, row_tile, columns, steps, begin == 0, to, row_bytes, ahead);
-  }
+  const char* x = bytes(product.x) + begin * static_cast<std::int64_t>(kTileBytes);
+  int row = 0;
+  for (; row + 2 <= product.row_tiles; row += 2, x += 2 * row_tile, y += 2 * kTileRows * row_bytes)
+    multiply<kIntegers, 2>(x, row_tile, columns, steps, begin == 0, y, row_bytes, ahead);
+  if (row < product.row_tiles) multiply<kIntegers, 1>(x, row_tile, columns, steps, begin == 0, y, row_bytes, ahead);
 }
 
 template <bool kIntegers>
 void multiply_panels(const TileProduct& product) {
-  alignas(64) char near[kNearSteps * 2 * kTileBytes];
+  alignas(64) char near[2 * kHalfBytes];
+  const bool once = product.row_tiles <= 2;
   const int passes = 2 * ((product.row_tiles + 1) / 2);
   const int lines = std::min((64 + passes - 1) / passes, 16);
+  const char* b = bytes(product.b);
   for (int panel = 0; panel < product.panels; ++panel) {
-    const char* b = bytes(product.b) + panel * product.steps * kStepBytes;
     char* y = static_cast<char*>(product.y) + panel * 4 * kColumnBytes;
     Ahead ahead{b + product.steps * kStepBytes, lines};
-    for (int half = 0; half < 2; ++half)
-      multiply_columns<kIntegers>(product, b + half * 2 * kColumnBytes, y + half * 2 * kColumnBytes, near, ahead);
+    for (int begin = 0; begin < product.steps; begin += kNearSteps) {
+      const int steps = std::min(kNearSteps, product.steps - begin);
+      if (!once) bring_near(b, steps, near);
+      for (int half = 0; half < 2; ++half) {
+        const Columns columns = once ? as_they_lie(b, half) : near_ones(near, half);
+        multiply_half<kIntegers>(product, columns, begin, steps, y + half * 2 * kColumnBytes, ahead);
+      }
+      b += steps * kStepBytes;
+    }
   }
 }
 
