@@ -10,7 +10,7 @@
 namespace exp3rt {
 namespace {
 
-constexpr int kRowsAtOnce = 256;  // of hidden states that a slice of the matrix meets
+constexpr int kRowsAtOnce = 256;           // of hidden states that a slice of the matrix meets
 constexpr std::int64_t kSlicePanels = 16;  // of the output matrix: 1,024 tokens of the vocabulary
 constexpr std::int64_t kSliceTokens = kSlicePanels * kPanelColumns;
 

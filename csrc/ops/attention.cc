@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kMaxQueryRows = 192;  // of a tile: three heads of 64 tokens, which keeps their sums in the L2 cache
 constexpr int kMinQueryRows = 24;
-constexpr float kLowest = -1e29f;  // maximum of no scores; finite, so that its difference to any score is a number
+constexpr float kLowest = -1e29f;   // maximum of no scores; finite, so that its difference to any score is a number
 constexpr int kTilesPerThread = 8;  // evens out what is handed to the threads
 
 std::size_t z(int n) { return static_cast<std::size_t>(n); }

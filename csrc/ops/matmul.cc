@@ -27,10 +27,10 @@ using dnnl::memory;
 
 // Kernels are made for these numbers of rows. AVX2's handle six rows at a time; two rows left over go through code that
 // adds in another order, so there the counts leave none or four.
-constexpr std::array kRowCounts = {1,  2,  4,  8,  12, 16,  20,  24,  28,  32,  40,  48, 56,
-                                   64, 72, 80, 88, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512, 640};
-constexpr std::array kAvx2RowCounts = {4,  6,  10, 12, 16, 18,  22,  24,  28,  30,  36,  40, 48,
-                                       54, 60, 64, 72, 84, 112, 132, 160, 192, 228, 256, 324, 384, 516, 640};
+constexpr std::array kRowCounts = {1,  2,  4,  8,  12,  16,  20,  24,  28,  32,  40,  48,  56,  64,
+                                   72, 80, 88, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512, 640};
+constexpr std::array kAvx2RowCounts = {4,  6,  10, 12, 16,  18,  22,  24,  28,  30,  36,  40,  48,  54,
+                                       60, 64, 72, 84, 112, 132, 160, 192, 228, 256, 324, 384, 516, 640};
 static_assert(kRowCounts.back() >= kMaxProductRows && kAvx2RowCounts.back() >= kMaxProductRows);
 
 std::span<const int> row_counts() {

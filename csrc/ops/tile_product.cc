@@ -29,7 +29,9 @@ Columns as_they_lie(const char* b, int half) {
   return {b + half * 2 * kColumnBytes, kStepBytes, kColumnBytes, kColumnStride};
 }
 
-Columns near_ones(const char* near, int half) { return {near + half * kHalfBytes, 2 * kTileBytes, kTileBytes, kTileDepth}; }
+Columns near_ones(const char* near, int half) {
+  return {near + half * kHalfBytes, 2 * kTileBytes, kTileBytes, kTileDepth};
+}
 
 // Copies a panel, half by half. As its columns lie, their lines fall into half of the sets of the L1 cache, which do not
 // hold them.
@@ -37,7 +39,8 @@ void bring_near(const char* b, int steps, char* near) {
   for (int step = 0; step < steps; ++step, near += 2 * kTileBytes) {
     for (int row = 0; row < kTileRows; ++row, b += kColumnStride) {
       for (int column = 0; column < 4; ++column) {
-        char* to = near + column / 2 * kHalfBytes + column % 2 * static_cast<std::int64_t>(kTileBytes) + row * kTileDepth;
+        char* to =
+            near + column / 2 * kHalfBytes + column % 2 * static_cast<std::int64_t>(kTileBytes) + row * kTileDepth;
         _mm512_store_si512(to, _mm512_load_si512(b + column * kColumnBytes));
       }
     }

@@ -135,8 +135,8 @@ void split_bfloat16(const float* x, std::int64_t n, bfloat16* value, bfloat16* r
 void round_to_tiles(const float* x, std::int64_t n, bfloat16* out) {
   for (std::int64_t i = 0; i < n; i += 32, out += kTileBytes / sizeof(bfloat16)) {
     const __m512 low = _mm512_maskz_loadu_ps(first_lanes(n - i), x + i);
-    const __m512 high = n - i > kLanes ? _mm512_maskz_loadu_ps(first_lanes(n - i - kLanes), x + i + kLanes)
-                                       : _mm512_setzero_ps();
+    const __m512 high =
+        n - i > kLanes ? _mm512_maskz_loadu_ps(first_lanes(n - i - kLanes), x + i + kLanes) : _mm512_setzero_ps();
     _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(high, low));
   }
 }
@@ -155,7 +155,8 @@ void round_to_every_other(const float* x, std::int64_t n, bfloat16* out) {
 
 void round_to_tiles(const float* x, std::int64_t n, bfloat16* out) {
   for (std::int64_t i = 0; i < round_up(n, 32); ++i) {
-    out[i / 32 * static_cast<std::int64_t>(kTileBytes / sizeof(bfloat16)) + i % 32] = i < n ? rounded(x[i]) : bfloat16{};
+    out[i / 32 * static_cast<std::int64_t>(kTileBytes / sizeof(bfloat16)) + i % 32] =
+        i < n ? rounded(x[i]) : bfloat16{};
   }
 }
 
@@ -287,8 +288,22 @@ void widen_int8(DataType dtype, const std::int8_t* x, const float* scale, int ro
 // Named by its instruction set; vector_dispatch.cc chooses.
 extern const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS);
 const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS) = {
-    rms_norm,       rotate,         swiglu, scale_add, scale,    dot,            round_to_bfloat16, round_to_every_other,
-    round_to_tiles, split_bfloat16, widen,  hadamard,  quantize, quantize_split, dequantize,        widen_int8,
+    rms_norm,
+    rotate,
+    swiglu,
+    scale_add,
+    scale,
+    dot,
+    round_to_bfloat16,
+    round_to_every_other,
+    round_to_tiles,
+    split_bfloat16,
+    widen,
+    hadamard,
+    quantize,
+    quantize_split,
+    dequantize,
+    widen_int8,
 };
 
 }  // namespace exp3rt

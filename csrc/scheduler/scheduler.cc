@@ -264,8 +264,7 @@ void Scheduler::assemble() {
     const auto context = group.lease->blocks().first(static_cast<std::size_t>(sequence.num_context_blocks));
     batch_.slices.push_back({batch_.num_rows(), piece.num_tokens, piece.first_own_token, context, sequence.own_blocks,
                              sequence.phase == Sequence::Phase::kItem ? nullptr : sequence.item.get(),
-                             sequence.decoding,
-                             sequence.decoding && sequence.phase == Sequence::Phase::kReasoning});
+                             sequence.decoding, sequence.decoding && sequence.phase == Sequence::Phase::kReasoning});
     for (int i = 0; i < piece.num_tokens; ++i) {
       batch_.tokens.push_back(sequence.pending[piece.first_pending + static_cast<std::size_t>(i)]);
       batch_.positions.push_back(sequence.first_position + piece.first_own_token + i);

@@ -144,6 +144,30 @@ std::vector<bool> ways(AttentionShape shape) {
 
 }  // namespace
 
+TEST_CASE("attention: the tokens of a reasoning meet their own sequence's keys without what rounding lost") {
+  const AttentionShape shape{6, 2, 64, compute_type(DataType::kBFloat16)};
+  Scene writing(shape), rounded(shape);
+  writing.batch.slices[1].writing = true;
+  std::vector<float> key(64);
+  for (const BlockId block : rounded.own_b) {
+    for (int slot = 0; slot < kBlockTokens; ++slot) {
+      for (int head = 0; head < shape.num_kv_heads; ++head) {
+        const int token = block * kBlockTokens + slot;
+        for (int d = 0; d < 64; ++d) {
+          const float value = rounded.keys.at(token, head * 64 + d);
+          key[z(d)] = shape.dtype == DataType::kBFloat16 ? to_float(to_bfloat16(value)) : value;
+        }
+        rounded.kv.store_key(block, slot, head, key.data());
+      }
+    }
+  }
+  const RandomMatrix queries(10, writing.num_rows * shape.group(), shape.head_dim, shape.dtype);
+  for (const bool by_tiles : ways(shape)) {
+    CHECK(run(writing, writing.batch, {&queries, &queries}, by_tiles, shape.dtype) ==
+          run(rounded, rounded.batch, {&queries, &queries}, by_tiles, shape.dtype));
+  }
+}
+
 TEST_CASE("attention: equals softmax(q k) v, in powers of two, over the context and the sequence's own past") {
   for (const DataType dtype : product_types()) {
     for (const AttentionShape shape : {AttentionShape{6, 2, 64, dtype},

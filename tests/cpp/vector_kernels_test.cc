@@ -9,6 +9,7 @@
 
 #include "core/types.h"
 #include "ops/isa.h"
+#include "ops/tiles.h"
 
 namespace exp3rt {
 
@@ -36,6 +37,30 @@ std::vector<float> random_vector(unsigned seed, std::size_t size, float spread =
 double approx(float x) { return static_cast<double>(x); }
 
 }  // namespace
+
+TEST_CASE(
+    "vector kernels: numbers are rounded to where products and attention want them, and nothing beside is touched") {
+  constexpr bfloat16 kUntouched = 0x1234;
+  for (const VectorKernels* kernels : tables()) {
+    for (const std::size_t n : {1u, 16u, 24u, 64u, 100u}) {
+      const auto x = random_vector(6, n);
+      std::vector<bfloat16> other(2 * n + 64, kUntouched);
+      kernels->to_every_other(x.data(), static_cast<std::int64_t>(n), other.data() + 1);
+      for (std::size_t i = 0; i < other.size(); ++i) {
+        const bool written = i % 2 == 1 && i / 2 < n;
+        CHECK(other[i] == (written ? to_bfloat16(x[i / 2]) : kUntouched));
+      }
+      constexpr std::size_t kTile = kTileBytes / sizeof(bfloat16), kRow = kTileDepth / sizeof(bfloat16);
+      std::vector<bfloat16> tiles((n + kRow - 1) / kRow * kTile, kUntouched);
+      kernels->to_tiles(x.data(), static_cast<std::int64_t>(n), tiles.data());
+      for (std::size_t i = 0; i < tiles.size(); ++i) {
+        const std::size_t at = i / kTile * kRow + i % kTile;
+        const bool written = i % kTile < kRow;
+        CHECK(tiles[i] == (!written ? kUntouched : at < n ? to_bfloat16(x[at]) : bfloat16{}));
+      }
+    }
+  }
+}
 
 TEST_CASE("vector kernels: norm, rotation, swiglu, scaling and conversion equal their formulas") {
   for (const VectorKernels* kernels : tables()) {
