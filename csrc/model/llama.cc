@@ -15,7 +15,6 @@ namespace exp3rt {
 namespace {
 
 constexpr std::int64_t kChunkNumbers = 32 * 1024;  // of a product's result that is used up at once, in the L2 cache
-constexpr std::size_t kNearBytes = 1024 * 1024;    // of activations that stay there while columns pass
 
 std::size_t z(std::int64_t n) { return static_cast<std::size_t>(n); }
 
@@ -189,7 +188,7 @@ void Llama::write_query_key_value(int layer_index, const Panel& panel, Team team
   const Activations input = normed(layer.attn_norm, layer.qkv, panel, team);
   const std::int64_t dim = config_.head_dim;
   team.meet();
-  for_parts(input, layer.qkv, layer.qkv.n, std::lcm(dim, kPanelColumns), team, [&](Range rows, Range columns) {
+  for_parts(input, layer.qkv.n, std::lcm(dim, kPanelColumns), team, [&](Range rows, Range columns) {
     const Result heads = product(layer.qkv, input, rows, columns, 0);
     for (std::int64_t column = 0; column < columns.size(); column += dim) {
       input.for_results(rows, [&](std::int64_t i, std::int64_t at) {
@@ -247,7 +246,7 @@ void Llama::mlp(const Layer& layer, const Panel& panel, Team team) {
   Activations inner(layer.down.dtype, panel.num_rows(), panel.num_precise(), layer.down.k,
                     workspace().inner.get<std::byte>(0));
   team.meet();
-  for_parts(input, layer.gate_up, config_.intermediate_size, kPanelColumns, team, [&](Range rows, Range columns) {
+  for_parts(input, config_.intermediate_size, kPanelColumns, team, [&](Range rows, Range columns) {
     const Range up_columns{columns.begin + config_.intermediate_size, columns.end + config_.intermediate_size};
     const Result gate = product(layer.gate_up, input, rows, columns, 0);
     const Result up = product(layer.gate_up, input, rows, up_columns, 1);
@@ -290,12 +289,11 @@ Activations Llama::normed(const float* weight, const PackedMatrix& w, const Pane
   return input;
 }
 
-// fn(rows, columns) for parts of the product of x and w: of this member's share of the first `count` columns, as many at
+// fn(rows, columns) for parts of a product of x: of this member's share of the first `count` columns, as many at
 // once as keep the result in the L2 cache but whole units of them, and as many rows as go through a product at once. Columns
 // stay while rows pass, or, where there are too many activations for that, rows stay while columns pass.
 template <typename Fn>
-void Llama::for_parts(const Activations& x, const PackedMatrix& w, std::int64_t count, std::int64_t unit, Team team,
-                      Fn&& fn) {
+void Llama::for_parts(const Activations& x, std::int64_t count, std::int64_t unit, Team team, Fn&& fn) {
   const std::int64_t num_rows = x.product_rows();
   const std::int64_t row_step = x.rows_at_once();
   const std::int64_t step = std::max<std::int64_t>(1, kChunkNumbers / unit / row_step);
@@ -304,7 +302,7 @@ void Llama::for_parts(const Activations& x, const PackedMatrix& w, std::int64_t 
     return Range{first * unit, std::min(std::min(first + step, share.end) * unit, count)};
   };
   const auto rows_from = [&](std::int64_t first) { return Range{first, std::min(first + row_step, num_rows)}; };
-  if (z(num_rows * w.k) * size_of(w.dtype) > kNearBytes) {
+  if (!x.stay_near()) {
     for (std::int64_t row = 0; row < num_rows; row += row_step) {
       for (std::int64_t first = share.begin; first < share.end; first += step) fn(rows_from(row), columns_from(first));
     }
@@ -328,7 +326,7 @@ Llama::Result Llama::product(const PackedMatrix& w, const Activations& x, Range 
 
 // x is whole when this is called, and the residual when it returns.
 void Llama::add_product_to_residual(const PackedMatrix& w, const Activations& x, const Panel& panel, Team team) {
-  for_parts(x, w, w.n, kPanelColumns, team, [&](Range rows, Range columns) {
+  for_parts(x, w.n, kPanelColumns, team, [&](Range rows, Range columns) {
     const Result y = product(w, x, rows, columns, 0);
     x.for_results(rows, [&](std::int64_t i, std::int64_t at) {
       float* residual = residual_ + panel.row(i) * w.n;

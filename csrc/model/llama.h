@@ -89,8 +89,7 @@ class Llama {
   Activations input_of(const PackedMatrix& w, const Panel& panel);
   Activations normed(const float* weight, const PackedMatrix& w, const Panel& panel, Team team);
   template <typename Fn>
-  static void for_parts(const Activations& x, const PackedMatrix& w, std::int64_t count, std::int64_t unit, Team team,
-                        Fn&& fn);
+  static void for_parts(const Activations& x, std::int64_t count, std::int64_t unit, Team team, Fn&& fn);
   static Result product(const PackedMatrix& w, const Activations& x, Range rows, Range columns, int memory);
   void add_product_to_residual(const PackedMatrix& w, const Activations& x, const Panel& panel, Team team);
 

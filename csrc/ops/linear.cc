@@ -19,6 +19,8 @@ std::uint8_t* bytes(std::byte* data) { return reinterpret_cast<std::uint8_t*>(da
 
 int doubled(DataType dtype, int num_precise) { return dtype == DataType::kFloat32 ? 0 : num_precise; }
 
+std::int64_t row_bytes(DataType dtype, std::int64_t width) { return width * static_cast<std::int64_t>(size_of(dtype)); }
+
 std::size_t scale_bytes(int num_rows) {
   return static_cast<std::size_t>(round_up(num_rows, 16)) * sizeof(float);  // whole cache lines
 }
@@ -38,11 +40,12 @@ std::size_t Activations::num_bytes(DataType dtype, int num_rows, int num_precise
 }
 
 int Activations::rows_at_once() const {
-  const std::int64_t row_bytes = width_ * static_cast<std::int64_t>(size_of(dtype_));
-  const std::int64_t most = std::clamp<std::int64_t>(kNearBytes / row_bytes, kFewRows, kMaxProductRows);
+  const std::int64_t most = std::clamp<std::int64_t>(kNearBytes / row_bytes(dtype_, width_), kFewRows, kMaxProductRows);
   const std::int64_t parts = ceil_div(product_rows(), most);
   return static_cast<int>(round_up(std::max<std::int64_t>(ceil_div(product_rows(), parts), 2 * num_precise_), 16));
 }
+
+bool Activations::stay_near() const { return product_rows() * row_bytes(dtype_, width_) <= kNearBytes; }
 
 void Activations::set_columns(std::int64_t row, std::int64_t first, std::int64_t count, const float* values) {
   thread_local AlignedBuffer buffer;  // the columns as they are stored, and what that lost

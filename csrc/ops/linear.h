@@ -28,6 +28,8 @@ class Activations {
   int product_rows() const { return num_rows_ + num_precise_; }
   // How many of them go through a product at once: nearly the same number each time, precise ones all together.
   int rows_at_once() const;
+  // Whether all of them stay in the L2 cache while the columns of a product pass.
+  bool stay_near() const;
   std::int64_t product_row(std::int64_t row) const { return row < num_precise_ ? row : row + num_precise_; }
   // fn(row, index) for the rows whose results are rows `index` of a product of these rows.
   template <typename Fn>
