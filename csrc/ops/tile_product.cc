@@ -1,6 +1,4 @@
 // Compiled for AMX alone (csrc/CMakeLists.txt): products of tiles, 32 rows by 32 columns at a time.
-#include <algorithm>
-
 #include "ops/tile_kernels.h"
 
 namespace exp3rt {
@@ -113,13 +111,14 @@ void multiply_panels(const TileProduct& product) {
   alignas(64) char near[2 * kHalfBytes];
   const bool once = product.row_tiles <= 2;
   const int passes = 2 * ((product.row_tiles + 1) / 2);
-  const int lines = std::min((64 + passes - 1) / passes, 16);
+  const int lines = passes >= 4 ? (64 + passes - 1) / passes : 16;
   const char* b = bytes(product.b);
   for (int panel = 0; panel < product.panels; ++panel) {
     char* y = static_cast<char*>(product.y) + panel * 4 * kColumnBytes;
     Ahead ahead{b + product.steps * kStepBytes, lines};
     for (int begin = 0; begin < product.steps; begin += kNearSteps) {
-      const int steps = std::min(kNearSteps, product.steps - begin);
+      const int left = product.steps - begin;
+      const int steps = left < kNearSteps ? left : kNearSteps;
       if (!once) bring_near(b, steps, near);
       for (int half = 0; half < 2; ++half) {
         const Columns columns = once ? as_they_lie(b, half) : near_ones(near, half);

@@ -154,7 +154,7 @@ void round_to_every_other(const float* x, std::int64_t n, bfloat16* out) {
 #else
 
 void round_to_tiles(const float* x, std::int64_t n, bfloat16* out) {
-  for (std::int64_t i = 0; i < round_up(n, 32); ++i) {
+  for (std::int64_t i = 0; i < (n + 31) / 32 * 32; ++i) {
     out[i / 32 * static_cast<std::int64_t>(kTileBytes / sizeof(bfloat16)) + i % 32] =
         i < n ? rounded(x[i]) : bfloat16{};
   }
