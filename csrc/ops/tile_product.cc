@@ -17,6 +17,9 @@ namespace {
 constexpr int kNearSteps = 18;
 constexpr std::int64_t kHalfBytes = kNearSteps * 2 * kTileBytes;
 
+// So many tiles of rows meet the columns as they lie: copying them would cost more than it saves.
+constexpr int kFewRowTiles = 8;
+
 // 32 columns of B, half a panel: two tiles a step.
 struct Columns {
   const char* at;
@@ -109,7 +112,7 @@ void multiply_half(const TileProduct& product, const Columns& columns, int begin
 template <bool kIntegers>
 void multiply_panels(const TileProduct& product) {
   alignas(64) char near[2 * kHalfBytes];
-  const bool once = product.row_tiles <= 2;
+  const bool few = product.row_tiles <= kFewRowTiles;
   const int passes = 2 * ((product.row_tiles + 1) / 2);
   const int lines = passes >= 4 ? (64 + passes - 1) / passes : 16;
   const char* b = bytes(product.b);
@@ -119,9 +122,9 @@ void multiply_panels(const TileProduct& product) {
     for (int begin = 0; begin < product.steps; begin += kNearSteps) {
       const int left = product.steps - begin;
       const int steps = left < kNearSteps ? left : kNearSteps;
-      if (!once) bring_near(b, steps, near);
+      if (!few) bring_near(b, steps, near);
       for (int half = 0; half < 2; ++half) {
-        const Columns columns = once ? as_they_lie(b, half) : near_ones(near, half);
+        const Columns columns = few ? as_they_lie(b, half) : near_ones(near, half);
         multiply_half<kIntegers>(product, columns, begin, steps, y + half * 2 * kColumnBytes, ahead);
       }
       b += steps * kStepBytes;
