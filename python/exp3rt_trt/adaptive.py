@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exp3rt_trt.errors import EngineError
+from exp3rt_trt.rating import expected_rating
 from exp3rt_trt.results import RankedResults, beyond_top, order_by_rating
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ def can_enter(
     Returns:
         For each candidate whether it can, [num_candidates]; at least top_k can, if there are so many.
     """
-    p, v = np.asarray(probabilities, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    mean = p @ v
-    width = uncertainty * np.sqrt(np.maximum(p @ v**2 - mean**2, 0.0))
+    mean = expected_rating(probabilities, values)
+    mean_square = expected_rating(probabilities, np.square(values))
+    width = uncertainty * np.sqrt(np.maximum(mean_square - mean**2, 0.0))
     if top_k >= len(mean):
         return np.ones(len(mean), dtype=np.bool_)
     threshold = np.sort(mean - width)[-top_k]

@@ -11,8 +11,6 @@ import numpy as np
 from exp3rt_trt.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike, NDArray
 
 
@@ -84,7 +82,7 @@ def label_probabilities(label_logits: NDArray[np.floating[Any]]) -> NDArray[np.f
     return probabilities
 
 
-def expected_rating(probabilities: ArrayLike, values: Sequence[float]) -> NDArray[np.float64]:
+def expected_rating(probabilities: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
     """Return the probability-weighted mean of the ratings.
 
     EXP3RT (arXiv 2408.06276) predicts a rating in this way from the probabilities of the rating's tokens;
@@ -95,6 +93,9 @@ def expected_rating(probabilities: ArrayLike, values: Sequence[float]) -> NDArra
         values: the rating of each label, [num_labels].
 
     Returns:
-        Expected ratings, [...], between the lowest and the highest value.
+        Expected ratings, [...], between the lowest and the highest value. Each has the same bits whatever
+        stands beside it: a matrix product would not promise that.
     """
-    return np.asarray(probabilities, dtype=np.float64) @ np.asarray(values, dtype=np.float64)
+    weighted = np.asarray(probabilities, dtype=np.float64) * np.asarray(values, dtype=np.float64)
+    ratings: NDArray[np.float64] = weighted.sum(axis=-1)
+    return ratings

@@ -61,3 +61,11 @@ def test_expected_rating_of_many_rows() -> None:
     ratings = expected_rating(probabilities, (1, 2))
     assert ratings[:2].tolist() == [1.5, 2.0]
     assert np.isnan(ratings[2])
+
+
+def test_a_row_has_the_same_bits_whatever_stands_beside_it() -> None:
+    scale = RatingScale.one_to_ten()
+    logits = np.random.default_rng(0).normal(0, 4, (400, 10)).astype(np.float32)
+    together = expected_rating(label_probabilities(logits), scale.values)
+    alone = [float(expected_rating(label_probabilities(row), scale.values)) for row in logits]
+    assert together.tolist() == alone
