@@ -15,7 +15,7 @@ struct AttentionShape {
   int group() const { return num_heads / num_kv_heads; }  // query heads that share a key head
   // Length of a key as it is stored. In bf16 a key is kept as its rounded value and what the rounding lost, one after
   // the other, and a query meets both: keys have a few large channels, and rounding them was the largest single part of
-  // a bf16 engine's error (docs/accuracy.md).
+  // a bf16 engine's error (docs/accuracy.md). A reasoning's tokens meet the first half of their own sequence's keys.
   int score_dim() const { return dtype == DataType::kBFloat16 ? 2 * head_dim : head_dim; }
   // query: [head_dim] fp32 -> out: [score_dim]
   void store_query(const float* query, std::byte* out) const;
