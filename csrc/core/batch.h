@@ -23,8 +23,7 @@ struct BatchSlice {
   std::span<const KeyBlock> context;    // shared, computed in this batch or before
   std::span<const BlockId> own_blocks;  // own token t lies in own_blocks[t / kBlockTokens]
   const ItemKv* item = nullptr;         // seen behind the context and before the own tokens
-  bool decoding = false;                // tokens after the prompt: few rows, each sequence with keys of its own
-  bool writing = false;                 // among these, tokens of a reasoning: they meet rounded keys of their own
+  bool writing = false;                 // tokens of a reasoning: they meet rounded keys of their own
 };
 
 // The blocks of an item segment that is whole once the batch is computed, and where its keys and values are kept then

@@ -9,6 +9,7 @@
 
 #include "executor/compute_turn.h"
 #include "ops/isa.h"
+#include "ops/matmul.h"
 
 namespace exp3rt {
 namespace {
@@ -33,6 +34,9 @@ DataType item_dtype(const std::string& name, const ModelConfig& config) {
   return dtype;
 }
 
+// Rows of a step up to which drafts were seen to pay: by tiles, rows cost little beside what a step reads.
+int max_drafted_rows(const ModelConfig& config) { return takes_tiles(config.table_dtype()) ? 512 : 32; }
+
 const ModelConfig& checked(const ModelConfig& config) {
   check(config);
   return config;
@@ -51,7 +55,7 @@ CpuExecutor::CpuExecutor(const std::string& weights_path, const std::vector<Tens
       pool_(kv_.num_blocks()),
       cache_(pool_),
       items_(options.item_cache_bytes, [this](int tokens) { return model_.item_format().num_bytes(tokens); }),
-      scheduler_(pool_, cache_, items_, options.max_batch_tokens),
+      scheduler_(pool_, cache_, items_, options.max_batch_tokens, max_drafted_rows(config)),
       stats_(scheduler_.stats()),
       thread_([this] { loop(); }) {}
 

@@ -97,7 +97,7 @@ void Attention::attend_context(State& state, const AttentionTile& tile, const Kv
   for (const KeyBlock& block : tile.slices.front().context) {
     few.add({kv.keys(block.block, kv_head), kv.values(block.block, kv_head), block.num_tokens});
     if (!few.full() && &block != &tile.slices.front().context.back()) continue;
-    attend(state, rows, shape_.score_dim(), few.take(), nullptr, by_tiles_);
+    attend(state, rows, shape_.score_dim(), few.take(), nullptr);
   }
 }
 
@@ -111,7 +111,7 @@ void Attention::attend_item(State& state, const AttentionTile& tile, const Batch
     const ItemFormat::Block found = items_.block(*slice.item, layer, block, kv_head, state.item_buffers[z(few.size())]);
     few.add({found.keys, found.values, std::min(num_tokens - block * kBlockTokens, kBlockTokens)});
     if (!few.full() && (block + 1) * kBlockTokens < num_tokens) continue;
-    attend(state, rows, shape_.head_dim, few.take(), nullptr, by_tiles_);
+    attend(state, rows, shape_.head_dim, few.take(), nullptr);
   }
 }
 
@@ -132,7 +132,7 @@ void Attention::attend_own(State& state, const AttentionTile& tile, const BatchS
     if (!few.full() && (block + 1) * kBlockTokens < num_tokens) continue;
     const int passed = (block + 1 - few.size()) * kBlockTokens;
     for (int i = 0; i < rows.count; ++i) seen[z(i)] = first_own + i / group + 1 - passed;
-    attend(state, rows, score_dim, few.take(), seen.data(), by_tiles_ && !slice.decoding);
+    attend(state, rows, score_dim, few.take(), seen.data());
   }
 }
 
@@ -143,9 +143,9 @@ Attention::Rows Attention::common_rows(const AttentionTile& tile, const BatchSli
 }
 
 // Query rows meet a few blocks. seen: how many of their slots, 64 a block, each row may see; null: all.
-void Attention::attend(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks, const int* seen,
-                       bool by_tiles) const {
-  if (by_tiles) {
+void Attention::attend(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
+                       const int* seen) const {
+  if (by_tiles_) {
     attend_by_tiles(state, rows, score_dim, blocks, seen);
   } else {
     attend_by_vectors(state, rows, score_dim, blocks, seen);

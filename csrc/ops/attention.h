@@ -29,8 +29,7 @@ struct AttentionTile {
 // it.
 class Attention {
  public:
-  // by_tiles: whether rows meet blocks on AMX (ops/tile_attention.cc) and not by vectors. The tokens of a reasoning meet
-  // their own blocks by vectors all the same: few rows, much memory.
+  // by_tiles: whether rows meet blocks on AMX (ops/tile_attention.cc) and not by vectors.
   Attention(AttentionShape shape, ItemFormat items, bool by_tiles);
   Attention(AttentionShape shape, ItemFormat items) : Attention(shape, std::move(items), has_tiles(shape)) {}
   static bool has_tiles(AttentionShape shape) { return takes_tiles(shape.dtype) && shape.head_dim % 32 == 0; }
@@ -53,8 +52,7 @@ class Attention {
   void attend_item(State& state, const AttentionTile& tile, const BatchSlice& slice, int layer, int kv_head) const;
   void attend_own(State& state, const AttentionTile& tile, const BatchSlice& slice, const KvLayer& kv,
                   int kv_head) const;
-  void attend(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks, const int* seen,
-              bool by_tiles) const;
+  void attend(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks, const int* seen) const;
   void attend_by_tiles(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
                        const int* seen) const;
   void attend_by_vectors(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,

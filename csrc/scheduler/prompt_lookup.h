@@ -9,7 +9,7 @@
 
 namespace exp3rt {
 
-// Guesses how texts go on: as it did where their last tokens stood before, in themselves or in each other. Reasonings
+// Guesses how texts go on: as it did where their last tokens stood before, in themselves or else in each other. Reasonings
 // quote their prompt, and those for one user's candidates say the same things in the same words. (Prompt lookup
 // decoding: A. Saxena, 2023.) A guess costs nothing to make, and the model tells whether it was right.
 class PromptLookup {
@@ -24,8 +24,9 @@ class PromptLookup {
   struct Place {
     std::size_t text, position;
   };
-  // Of the last tokens; texts with another end may have the same, and are guessed wrong.
+  // Of the last tokens, in any text or in one of them alone; another end may have the same, and is guessed wrong.
   static std::uint64_t key(const TokenIds& text);
+  static std::uint64_t key_within(std::size_t text, std::uint64_t key);
 
   std::vector<TokenIds> texts_;
   std::unordered_map<std::uint64_t, Place> followed_by_;  // where the next token stands

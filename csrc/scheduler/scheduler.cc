@@ -8,7 +8,6 @@
 namespace exp3rt {
 namespace {
 
-constexpr int kFewRows = 32;   // in a step: up to here drafts were seen to pay
 constexpr int kMaxDrafts = 4;  // of a sequence in one step
 
 double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
@@ -37,8 +36,12 @@ void check_item(const RerankGroup& request, std::size_t number, const ItemCache&
 
 }  // namespace
 
-Scheduler::Scheduler(BlockPool& pool, PrefixCache& cache, ItemCache& items, int max_batch_tokens)
-    : pool_(pool), cache_(cache), items_(items), max_batch_tokens_(max_batch_tokens) {
+Scheduler::Scheduler(BlockPool& pool, PrefixCache& cache, ItemCache& items, int max_batch_tokens, int max_drafted_rows)
+    : pool_(pool),
+      cache_(cache),
+      items_(items),
+      max_batch_tokens_(max_batch_tokens),
+      max_drafted_rows_(std::min(max_drafted_rows, max_batch_tokens)) {
   if (max_batch_tokens < 1) throw std::invalid_argument("max_batch_tokens must be at least 1");
 }
 
@@ -204,7 +207,7 @@ std::optional<std::vector<BlockPool::Block>> Scheduler::take_blocks(int count) {
   return blocks;
 }
 
-// With few rows, a step takes as long as reading weights and keys does, and some more rows cost little.
+// A step takes at least as long as reading weights and keys does, and some more rows cost little.
 void Scheduler::draft_tokens() {
   int pending = 0, writing = 0;
   const auto writes = [](const Sequence& s) { return s.decoding && s.phase == Sequence::Phase::kReasoning; };
@@ -212,7 +215,7 @@ void Scheduler::draft_tokens() {
     pending += sequence.num_pending();
     writing += writes(sequence) ? 1 : 0;
   }
-  const int room = std::min(kFewRows, max_batch_tokens_) - pending;
+  const int room = max_drafted_rows_ - pending;
   if (writing == 0 || room < writing) return;
   for (Sequence& sequence : running_) {
     if (writes(sequence)) draft(sequence, std::min(kMaxDrafts, room / writing));
@@ -264,7 +267,7 @@ void Scheduler::assemble() {
     const auto context = group.lease->blocks().first(static_cast<std::size_t>(sequence.num_context_blocks));
     batch_.slices.push_back({batch_.num_rows(), piece.num_tokens, piece.first_own_token, context, sequence.own_blocks,
                              sequence.phase == Sequence::Phase::kItem ? nullptr : sequence.item.get(),
-                             sequence.decoding, sequence.decoding && sequence.phase == Sequence::Phase::kReasoning});
+                             sequence.decoding && sequence.phase == Sequence::Phase::kReasoning});
     for (int i = 0; i < piece.num_tokens; ++i) {
       batch_.tokens.push_back(sequence.pending[piece.first_pending + static_cast<std::size_t>(i)]);
       batch_.positions.push_back(sequence.first_position + piece.first_own_token + i);

@@ -27,7 +27,8 @@ struct FinishedGroup {
 // Not thread-safe. Destroy it before the caches.
 class Scheduler {
  public:
-  Scheduler(BlockPool& pool, PrefixCache& cache, ItemCache& items, int max_batch_tokens);
+  // max_drafted_rows: a batch of up to so many rows may have drafts (scheduler/prompt_lookup.h) among them.
+  Scheduler(BlockPool& pool, PrefixCache& cache, ItemCache& items, int max_batch_tokens, int max_drafted_rows);
 
   // Throws std::invalid_argument, naming the part, for a group that could never run.
   void check(const RerankGroup& request) const;
@@ -76,7 +77,7 @@ class Scheduler {
   BlockPool& pool_;
   PrefixCache& cache_;
   ItemCache& items_;
-  int max_batch_tokens_;
+  int max_batch_tokens_, max_drafted_rows_;
   std::deque<std::unique_ptr<GroupState>> waiting_;
   std::vector<std::unique_ptr<GroupState>> active_;  // only the last may have candidates not yet admitted
   std::vector<Sequence> running_;                    // in order of admission

@@ -38,7 +38,6 @@ struct Scene {
     }
     add(context, own_a, 0, 130);
     add(context, own_b, 70, 1);
-    batch.slices.back().decoding = true;
     add(context, own_c, 3, 90);
     add({}, own_d, 0, 5);
     batch.tokens.resize(z(num_rows));

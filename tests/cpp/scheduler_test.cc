@@ -17,11 +17,11 @@ namespace {
 // context shows in the sum.
 class Fixture {
  public:
-  Fixture(int num_blocks, int max_batch_tokens, std::size_t max_item_tokens = 1000)
+  Fixture(int num_blocks, int max_batch_tokens, std::size_t max_item_tokens = 1000, int max_drafted_rows = 32)
       : pool_(num_blocks),
         cache_(pool_),
         items_(max_item_tokens * sizeof(TokenId), [](int tokens) { return z(tokens) * sizeof(TokenId); }),
-        scheduler_(pool_, cache_, items_, max_batch_tokens),
+        scheduler_(pool_, cache_, items_, max_batch_tokens, max_drafted_rows),
         memory_(z(num_blocks)) {}
 
   GroupId add(RerankGroup request) {
@@ -338,10 +338,11 @@ TEST_CASE("scheduler: drafts, right or wrong, leave no trace") {
   together.end_tokens = {9};
   const auto next = [](int sum) { return sum % 97 == 0 ? 9 : 5 + sum / 16 % 3; };  // often as before, not always
 
-  Fixture many(200, 4096), few(200, 4096);
-  many.next_token = few.next_token = next;
-  const GroupId id = many.add(together);
+  Fixture many(200, 4096), few(200, 4096), many_drafted(200, 4096, 1000, 4096);
+  many.next_token = few.next_token = many_drafted.next_token = next;
+  const GroupId id = many.add(together), drafted_id = many_drafted.add(together);
   many.run();
+  many_drafted.run();
   std::size_t longest = 0;
   for (std::size_t i = 0; i < suffixes.size(); ++i) {
     RerankGroup alone = together;
@@ -351,17 +352,22 @@ TEST_CASE("scheduler: drafts, right or wrong, leave no trace") {
     const CandidateResult &expect = many.results[id].candidates[i], &found = few.results[one].candidates[0];
     CHECK(found.reasoning_tokens == expect.reasoning_tokens);
     CHECK(found.label_logits == expect.label_logits);
+    CHECK(many_drafted.results[drafted_id].candidates[i].reasoning_tokens == expect.reasoning_tokens);
+    CHECK(many_drafted.results[drafted_id].candidates[i].label_logits == expect.label_logits);
     longest = std::max(longest, found.reasoning_tokens.size());
   }
   CHECK(longest > 10);
-  const ExecutorStats drafted = few.scheduler().stats(), plain = many.scheduler().stats();
-  CHECK(drafted.draft_tokens > drafted.draft_tokens_accepted);
-  CHECK(drafted.draft_tokens_accepted > 100);
-  CHECK(drafted.generated_tokens == plain.generated_tokens);
-  CHECK(drafted.prompt_tokens_computed == plain.prompt_tokens_computed);
+  const ExecutorStats plain = many.scheduler().stats();
+  for (Fixture* fixture : {&few, &many_drafted}) {
+    const ExecutorStats drafted = fixture->scheduler().stats();
+    CHECK(drafted.draft_tokens > drafted.draft_tokens_accepted);
+    CHECK(drafted.draft_tokens_accepted > 100);
+    CHECK(drafted.generated_tokens == plain.generated_tokens);
+    CHECK(drafted.prompt_tokens_computed == plain.prompt_tokens_computed);
+  }
 }
 
-TEST_CASE("prompt_lookup: what followed the same tokens last, in any text") {
+TEST_CASE("prompt_lookup: what followed the same tokens last, in the text itself or else in any") {
   PromptLookup lookup;
   CHECK(lookup.continuation(0, 4).empty());
   lookup.append(0, TokenIds{1, 2, 3, 4, 5, 6});
@@ -373,6 +379,8 @@ TEST_CASE("prompt_lookup: what followed the same tokens last, in any text") {
   lookup.append(1, TokenIds{8, 1, 2, 3});
   CHECK(lookup.continuation(1, 2) == TokenIds{8, 1});
   CHECK(lookup.continuation(0, 4).empty());
+  lookup.append(0, TokenIds{1, 2, 3});
+  CHECK(lookup.continuation(0, 3) == TokenIds{4, 5, 6});  // in text 1 they stood later, before 8
 }
 
 namespace {
