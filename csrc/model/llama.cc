@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::int64_t kChunkNumbers = 32 * 1024;  // of a product's result that is used up at once, in the L2 cache
 
+constexpr float kLog2E = 1.44269504f;  // the softmax counts in powers of two
+
 std::size_t z(std::int64_t n) { return static_cast<std::size_t>(n); }
 
 Range panels_of(Range columns) { return {columns.begin / kPanelColumns, ceil_div(columns.end, kPanelColumns)}; }
@@ -128,7 +130,7 @@ void Llama::attend(const std::vector<AttentionTile>& tiles, const KvLayer& kv) {
 
 // Moves the batch's output i to row i of the work. Every key is written by now, so no other row counts.
 void Llama::keep_outputs(const Batch& batch) {
-  const std::size_t query_bytes = z(shape_.group() * shape_.score_dim()) * size_of(shape_.dtype);
+  const std::size_t query_bytes = z(shape_.group() * shape_.head_dim) * size_of(shape_.dtype);
   const std::size_t hidden = z(config_.hidden_size);
   for (std::size_t i = 0; i < batch.outputs.size(); ++i) {
     const std::size_t row = z(batch.outputs[i].row);  // i <= row: nothing is overwritten that is still to be moved
@@ -153,13 +155,15 @@ void Llama::prepare(const Batch& batch) {
     }
   }
 
-  const std::size_t query_bytes = z(shape_.score_dim()) * size_of(shape_.dtype);
+  const std::size_t query_bytes = z(shape_.head_dim) * size_of(shape_.dtype);
   residual_ = residual_buffer_.get<float>(z(rows) * z(config_.hidden_size));
   query_stride_ = z(round_up(rows * shape_.group(), 64)) * query_bytes;
   queries_ = query_buffer_.get<std::byte>(query_stride_ * z(config_.num_kv_heads));
   attended_ = attended_buffer_.get<float>(z(rows) * z(config_.attention_size()));
-  cosine_ = cosine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
-  sine_ = sine_buffer_.get<float>(z(rows) * z(config_.head_dim / 2));
+  const std::size_t angles = z(rows) * z(config_.head_dim / 2);
+  float* at = angle_buffer_.get<float>(4 * angles);
+  key_angles_ = {at, at + angles};
+  query_angles_ = {at + 2 * angles, at + 3 * angles};
 }
 
 void Llama::cut(const Batch& batch) {
@@ -170,6 +174,7 @@ void Llama::cut(const Batch& batch) {
 void Llama::embed(const Batch& batch, const Panel& panel, Team team) {
   const std::size_t hidden = z(config_.hidden_size);
   const std::size_t half = z(config_.head_dim / 2);
+  const float scale = kLog2E / std::sqrt(static_cast<float>(config_.head_dim));
   for (const std::int64_t i : rows_of(panel, team)) {
     const std::int64_t row = panel.row(i);
     const std::byte* from = embed_ + z(batch.tokens[z(row)]) * hidden * size_of(config_.table_dtype());
@@ -177,8 +182,11 @@ void Llama::embed(const Batch& batch, const Panel& panel, Team team) {
     const auto position = static_cast<float>(batch.positions[z(row)]);
     for (std::size_t d = 0; d < half; ++d) {
       const float angle = position * inv_freq_[d];
-      cosine_[z(row) * half + d] = std::cos(angle);
-      sine_[z(row) * half + d] = std::sin(angle);
+      const std::size_t at = z(row) * half + d;
+      key_angles_.cosine[at] = std::cos(angle);
+      key_angles_.sine[at] = std::sin(angle);
+      query_angles_.cosine[at] = scale * key_angles_.cosine[at];
+      query_angles_.sine[at] = scale * key_angles_.sine[at];
     }
   }
 }
@@ -209,7 +217,7 @@ void Llama::place_head(const Layer& layer, std::int64_t row, int head, float* va
   if (head < config_.num_heads) {
     place_query(layer, row, head, values);
   } else if (key_head < config_.num_kv_heads) {
-    turn(layer.k_norm, row, values);
+    turn(layer.k_norm, key_angles_, row, values);
     kv.store_key(slot.block, slot.index, key_head, values);
   } else {
     kv.store_value(slot.block, slot.index, key_head - config_.num_kv_heads, values);
@@ -217,21 +225,19 @@ void Llama::place_head(const Layer& layer, std::int64_t row, int head, float* va
 }
 
 void Llama::place_query(const Layer& layer, std::int64_t row, int head, float* query) {
-  constexpr float kLog2E = 1.44269504f;
   const int dim = config_.head_dim;
-  turn(layer.q_norm, row, query);
-  vector_kernels().scale(query, kLog2E / std::sqrt(static_cast<float>(dim)), dim, query);
-  const std::size_t query_bytes = z(shape_.score_dim()) * size_of(shape_.dtype);
+  turn(layer.q_norm, query_angles_, row, query);
   const std::int64_t query_row = row * shape_.group() + head % shape_.group();
-  shape_.store_query(query, queries_ + z(head / shape_.group()) * query_stride_ + z(query_row) * query_bytes);
+  std::byte* of_key_head = queries_ + z(head / shape_.group()) * query_stride_;
+  store(shape_.dtype, query, dim, of_key_head + z(query_row) * z(dim) * size_of(shape_.dtype));
 }
 
 // To the row's position. norm: null, or what is done first.
-void Llama::turn(const float* norm, std::int64_t row, float* head) const {
+void Llama::turn(const float* norm, const Angles& angles, std::int64_t row, float* head) const {
   const int dim = config_.head_dim;
   if (norm) vector_kernels().rms_norm(head, norm, config_.rms_norm_eps, dim, head);
-  const std::size_t angles = z(row) * z(dim / 2);
-  vector_kernels().rotate(head, cosine_ + angles, sine_ + angles, dim / 2);
+  const std::size_t at = z(row) * z(dim / 2);
+  vector_kernels().rotate(head, angles.cosine + at, angles.sine + at, dim / 2);
 }
 
 void Llama::attention_output(const Layer& layer, const Panel& panel, Team team) {

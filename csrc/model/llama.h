@@ -61,6 +61,12 @@ class Llama {
     float* row(std::int64_t index) const { return at + index * stride; }
   };
 
+  // Of the rows' positions: [rows, head_dim / 2]. A query's have the softmax's scale in them.
+  struct Angles {
+    float* cosine = nullptr;
+    float* sine = nullptr;
+  };
+
   static std::vector<Layer> load_layers(Weights& weights, const ModelConfig& config);
   static Layer load_layer(Weights& weights, const ModelConfig& config, int index);
   void make_workspaces();
@@ -69,7 +75,7 @@ class Llama {
   void write_query_key_value(int layer, const Panel& panel, Team team, const KvLayer& kv);
   void place_head(const Layer& layer, std::int64_t row, int head, float* values, const KvLayer& kv);
   void place_query(const Layer& layer, std::int64_t row, int head, float* query);
-  void turn(const float* norm, std::int64_t row, float* head) const;
+  void turn(const float* norm, const Angles& angles, std::int64_t row, float* head) const;
   template <typename Fn>
   void for_panels(Fn&& fn) const;
   void attend(const std::vector<AttentionTile>& tiles, const KvLayer& kv);
@@ -108,13 +114,12 @@ class Llama {
   std::vector<Panel> panels_;
   bool in_team_ = false;     // all threads work on each panel
   std::vector<Slot> slots_;  // [rows]
-  AlignedBuffer residual_buffer_, query_buffer_, attended_buffer_, cosine_buffer_, sine_buffer_;
+  AlignedBuffer residual_buffer_, query_buffer_, attended_buffer_, angle_buffer_;
   float* residual_ = nullptr;     // [rows, hidden]
-  std::byte* queries_ = nullptr;  // [num_kv_heads, rows * group (+ slack), score_dim]
+  std::byte* queries_ = nullptr;  // [num_kv_heads, rows * group (+ slack), head_dim]
   std::size_t query_stride_ = 0;  // bytes between key heads
   float* attended_ = nullptr;     // [rows, num_heads * head_dim]
-  float* cosine_ = nullptr;       // [rows, head_dim / 2]
-  float* sine_ = nullptr;
+  Angles key_angles_, query_angles_;
 };
 
 }  // namespace exp3rt

@@ -97,7 +97,7 @@ void Attention::attend_context(State& state, const AttentionTile& tile, const Kv
   for (const KeyBlock& block : tile.slices.front().context) {
     few.add({kv.keys(block.block, kv_head), kv.values(block.block, kv_head), block.num_tokens});
     if (!few.full() && &block != &tile.slices.front().context.back()) continue;
-    attend(state, rows, shape_.score_dim(), few.take(), nullptr);
+    attend(state, rows, shape_.key_dim(), few.take(), nullptr);
   }
 }
 
@@ -123,7 +123,7 @@ void Attention::attend_own(State& state, const AttentionTile& tile, const BatchS
   const int first_row = tile.first_row + rows.first / group;
   const int first_own = slice.first_own_token + first_row - slice.first_row;
   const int num_tokens = first_own + rows.count / group;  // that the last row sees
-  const int score_dim = slice.writing ? shape_.head_dim : shape_.score_dim();
+  const int key_dim = slice.writing ? shape_.head_dim : shape_.key_dim();
   std::array<int, kMaxQueryRows> seen;
   FewBlocks few;
   for (int block = 0; block * kBlockTokens < num_tokens; ++block) {
@@ -132,7 +132,7 @@ void Attention::attend_own(State& state, const AttentionTile& tile, const BatchS
     if (!few.full() && (block + 1) * kBlockTokens < num_tokens) continue;
     const int passed = (block + 1 - few.size()) * kBlockTokens;
     for (int i = 0; i < rows.count; ++i) seen[z(i)] = first_own + i / group + 1 - passed;
-    attend(state, rows, score_dim, few.take(), seen.data());
+    attend(state, rows, key_dim, few.take(), seen.data());
   }
 }
 
@@ -143,25 +143,24 @@ Attention::Rows Attention::common_rows(const AttentionTile& tile, const BatchSli
 }
 
 // Query rows meet a few blocks. seen: how many of their slots, 64 a block, each row may see; null: all.
-void Attention::attend(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
-                       const int* seen) const {
+void Attention::attend(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks, const int* seen) const {
   if (by_tiles_) {
-    attend_by_tiles(state, rows, score_dim, blocks, seen);
+    attend_by_tiles(state, rows, key_dim, blocks, seen);
   } else {
-    attend_by_vectors(state, rows, score_dim, blocks, seen);
+    attend_by_vectors(state, rows, key_dim, blocks, seen);
   }
 }
 
-void Attention::attend_by_tiles(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
+void Attention::attend_by_tiles(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks,
                                 const int* seen) const {
   const std::size_t row = z(rows.first);
-  attend_tiles({rows.count, score_dim, shape_.score_dim(), value_panels(), state.queries + row * query_bytes(),
+  attend_tiles({rows.count, shape_.head_dim, key_dim, value_panels(), state.queries + row * query_bytes(),
                 blocks.data(), static_cast<int>(blocks.size()), seen, &state.max[row], &state.weight[row],
                 state.sum + row * sum_width()});
 }
 
 // One block at a time, for the rows that see any of it: those behind the first that does.
-void Attention::attend_by_vectors(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
+void Attention::attend_by_vectors(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks,
                                   const int* seen) const {
   std::array<int, kMaxQueryRows> valid;
   for (std::size_t block = 0; block < blocks.size(); ++block) {
@@ -173,7 +172,7 @@ void Attention::attend_by_vectors(State& state, Rows rows, int score_dim, std::s
     }
     const std::size_t row = z(rows.first + first);
     const void* next = block + 1 < blocks.size() ? blocks[block + 1].keys : nullptr;
-    kernel_({rows.count - first, score_dim, shape_.score_dim(), value_panels(), state.queries + row * query_bytes(),
+    kernel_({rows.count - first, shape_.head_dim, key_dim, value_panels(), state.queries + row * query_bytes(),
              blocks[block].keys, blocks[block].values, next, &valid[z(first)], &state.max[row], &state.weight[row],
              state.sum + row * sum_width()});
   }

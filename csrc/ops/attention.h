@@ -37,7 +37,7 @@ class Attention {
   // As few as keep the queries of a tile in the cache, but several for each thread.
   std::vector<AttentionTile> tiles(const Batch& batch, int num_threads) const;
 
-  // queries: [num_kv_heads][query_rows][score_dim], row r of the batch at query rows r * group ..., scaled already
+  // queries: [num_kv_heads][query_rows][head_dim], row r of the batch at query rows r * group ..., scaled already
   // (by log2(e) / sqrt(head_dim): the softmax counts in powers of two).
   // out: [rows, num_heads * head_dim] fp32
   void run(const AttentionTile& tile, int kv_head, const KvLayer& kv, const void* queries, float* out) const;
@@ -52,14 +52,13 @@ class Attention {
   void attend_item(State& state, const AttentionTile& tile, const BatchSlice& slice, int layer, int kv_head) const;
   void attend_own(State& state, const AttentionTile& tile, const BatchSlice& slice, const KvLayer& kv,
                   int kv_head) const;
-  void attend(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks, const int* seen) const;
-  void attend_by_tiles(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
-                       const int* seen) const;
-  void attend_by_vectors(State& state, Rows rows, int score_dim, std::span<const TileBlock> blocks,
+  void attend(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks, const int* seen) const;
+  void attend_by_tiles(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks, const int* seen) const;
+  void attend_by_vectors(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks,
                          const int* seen) const;
   void write(const State& state, const AttentionTile& tile, int kv_head, float* out) const;
 
-  std::size_t query_bytes() const { return static_cast<std::size_t>(shape_.score_dim()) * size_of(shape_.dtype); }
+  std::size_t query_bytes() const { return static_cast<std::size_t>(shape_.head_dim) * size_of(shape_.dtype); }
   int value_panels() const { return static_cast<int>(ceil_div(shape_.head_dim, kPanelColumns)); }
   std::size_t sum_width() const { return static_cast<std::size_t>(round_up(shape_.head_dim, kPanelColumns)); }
 

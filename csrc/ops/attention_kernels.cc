@@ -72,10 +72,14 @@ inline void multiply(const Element* x, std::int64_t stride, const Element* panel
 // Rows [first, first + kRows), which see nothing beyond the first kVectors vectors of keys.
 template <int kRows, int kVectors>
 void attend(const AttentionRows& rows, int first, int last_valid) {
-  const auto* queries =
-      static_cast<const Element*>(rows.queries) + static_cast<std::int64_t>(first) * rows.query_stride;
+  const auto* queries = static_cast<const Element*>(rows.queries) + static_cast<std::int64_t>(first) * rows.query_dim;
   Floats scores[kRows][kVectors] = {};
-  multiply(queries, rows.query_stride, static_cast<const Element*>(rows.keys), rows.score_dim, rows.values, scores);
+  for (int half = 0; half < rows.key_dim; half += rows.query_dim) {
+    const Element* keys = static_cast<const Element*>(rows.keys) + half * kBlockTokens;
+    const bool last = half + rows.query_dim == rows.key_dim;
+    const void* next = last ? rows.values : keys + rows.query_dim * kBlockTokens;
+    multiply(queries, rows.query_dim, keys, rows.query_dim, next, scores);
+  }
 
   Element weights[kRows][kBlockTokens];
   float factors[kRows];

@@ -7,11 +7,11 @@ namespace exp3rt {
 // Query rows meet one KV block, in the type that both are stored in.
 struct AttentionRows {
   int count;
-  int score_dim;        // length of a key, even; of a query that much counts
-  int query_stride;     // elements from one query to the next
+  int query_dim;        // even
+  int key_dim;          // the same, or twice that: then a query meets both halves of a key
   int value_panels;     // of 64 columns
-  const void* queries;  // [count, query_stride]
-  const void* keys;     // packed [score_dim, kBlockTokens] (ops/packed_matrix.h)
+  const void* queries;  // [count, query_dim]
+  const void* keys;     // packed [key_dim, kBlockTokens] (ops/packed_matrix.h)
   const void* values;   // packed [kBlockTokens, value_panels * 64]
   const void* next;     // what will be read after the block, which is asked for ahead; null: not known
   const int* valid;     // [count] how many of the first keys each row may see, at least 1

@@ -120,7 +120,7 @@ void ItemFormat::store_head(const T* keys, const T* values, int num_tokens, std:
   }
   auto* integers = reinterpret_cast<std::int8_t*>(to);
   auto* scales = reinterpret_cast<float*>(to + key_elements() + value_elements());
-  const bool split = shape_.score_dim() > dim;
+  const bool split = shape_.key_dim() > dim;
   for (int d = 0; d < dim; ++d) {
     const auto read = [&](int t) {
       return widened(keys[key_at(d, t)]) + (split ? widened(keys[key_at(dim + d, t)]) : 0.0f);

@@ -30,7 +30,7 @@ void scatter_key(const float* key, int dim, int slot, bfloat16* keys) {
 }  // namespace
 
 std::size_t KvLayer::key_bytes() const {
-  return static_cast<std::size_t>(panel_size(shape.dtype, shape.score_dim())) * size_of(shape.dtype);
+  return static_cast<std::size_t>(panel_size(shape.dtype, shape.key_dim())) * size_of(shape.dtype);
 }
 
 std::size_t KvLayer::value_bytes() const {
@@ -64,12 +64,6 @@ void KvLayer::store_value(BlockId block, int slot, int kv_head, const float* val
       vector_kernels().to_every_other(value + d, count, reinterpret_cast<bfloat16*>(to) + at);
     }
   }
-}
-
-void AttentionShape::store_query(const float* query, std::byte* out) const {
-  const std::size_t bytes = static_cast<std::size_t>(head_dim) * size_of(dtype);
-  exp3rt::store(dtype, query, head_dim, out);
-  if (score_dim() > head_dim) std::copy_n(out, bytes, out + bytes);
 }
 
 }  // namespace exp3rt

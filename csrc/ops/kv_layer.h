@@ -16,12 +16,10 @@ struct AttentionShape {
   // Length of a key as it is stored. In bf16 a key is kept as its rounded value and what the rounding lost, one after
   // the other, and a query meets both: keys have a few large channels, and rounding them was the largest single part of
   // a bf16 engine's error (docs/accuracy.md). A reasoning's tokens meet the first half of their own sequence's keys.
-  int score_dim() const { return dtype == DataType::kBFloat16 ? 2 * head_dim : head_dim; }
-  // query: [head_dim] fp32 -> out: [score_dim]
-  void store_query(const float* query, std::byte* out) const;
+  int key_dim() const { return dtype == DataType::kBFloat16 ? 2 * head_dim : head_dim; }
 };
 
-// The keys and values of one layer. For each block and key head: Kᵀ [score_dim, kBlockTokens] and V [kBlockTokens,
+// The keys and values of one layer. For each block and key head: Kᵀ [key_dim, kBlockTokens] and V [kBlockTokens,
 // head_dim], both packed, so that each is an operand of a product as it lies.
 struct KvLayer {
   AttentionShape shape;

@@ -19,10 +19,10 @@ struct Chunk {
 };
 
 void score(const TileAttention& rows, const Chunk& chunk, float* scores) {
-  const std::int64_t query_bytes = rows.query_stride * 2;
+  const std::int64_t query_bytes = rows.query_dim * 2;
   const char* upper = bytes(rows.queries) + chunk.first * query_bytes;
   const char* lower = upper + kTileRows * query_bytes;
-  const int steps = rows.score_dim / 32;
+  const int steps = rows.key_dim / 32, query_steps = rows.query_dim / 32;
   for (int half = 0; half < 2 * chunk.num_blocks; ++half) {
     const char* keys = bytes(rows.blocks[half / 2].keys) + half % 2 * 2 * kColumnBytes;
     char* to = reinterpret_cast<char*>(scores) + half * 2 * kColumnBytes;
@@ -31,13 +31,14 @@ void score(const TileAttention& rows, const Chunk& chunk, float* scores) {
     _tile_zero(2);
     _tile_zero(3);
     for (int step = 0; step < steps; ++step, keys += kStepBytes) {
-      _tile_loadd(4, upper + step * static_cast<std::int64_t>(kTileDepth), query_bytes);
+      const std::int64_t at = step % query_steps * static_cast<std::int64_t>(kTileDepth);
+      _tile_loadd(4, upper + at, query_bytes);
       _tile_stream_loadd(6, keys, kColumnStride);
       _tile_dpbf16ps(0, 4, 6);
       _tile_stream_loadd(7, keys + kColumnBytes, kColumnStride);
       _tile_dpbf16ps(1, 4, 7);
       if (chunk.lower() > 0) {
-        _tile_loadd(5, lower + step * static_cast<std::int64_t>(kTileDepth), query_bytes);
+        _tile_loadd(5, lower + at, query_bytes);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
       }

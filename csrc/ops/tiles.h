@@ -60,8 +60,8 @@ struct TileBlock {
 struct TileAttention {
   static constexpr int kMaxBlocks = 4;
   int count;
-  int score_dim;  // a multiple of 32
-  int query_stride;
+  int query_dim;  // a multiple of 32
+  int key_dim;
   int value_panels;
   const void* queries;
   const TileBlock* blocks;

@@ -91,13 +91,13 @@ std::vector<float> run(const Scene& scene, const Batch& batch, const std::vector
   const std::size_t width = z(shape.num_heads * shape.head_dim);
   AlignedBuffer out_buffer;
   float* out = out_buffer.get<float>(z(scene.num_rows) * width);
-  const std::size_t query_bytes = z(shape.score_dim()) * size_of(shape.dtype);
+  const std::size_t query_bytes = z(shape.head_dim) * size_of(shape.dtype);
   for (int head = 0; head < shape.num_kv_heads; ++head) {
     const RandomMatrix& q = *queries[z(head)];
     AlignedBuffer stored_buffer;
     auto* stored = stored_buffer.get<std::byte>(z(q.rows) * query_bytes);
     for (int row = 0; row < q.rows; ++row)
-      shape.store_query(&q.values[z(row * q.columns)], stored + z(row) * query_bytes);
+      store(shape.dtype, &q.values[z(row * q.columns)], shape.head_dim, stored + z(row) * query_bytes);
     for (const AttentionTile& tile : attention.tiles(batch, 1)) attention.run(tile, head, scene.kv, stored, out);
   }
   return {out, out + z(scene.num_rows) * width};
