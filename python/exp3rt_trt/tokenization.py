@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
+from cachetools import LRUCache
 from tokenizers import Tokenizer
 
 from exp3rt_trt.errors import EngineError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from exp3rt_trt.prompts import Segment
@@ -21,12 +24,45 @@ TokenIds = list[int]
 # after other text is therefore encoded behind this anchor, whose tokens are then cut off.
 _ANCHOR = "\n"
 
+# Token ids that are kept; with their texts some 32 MB.
+MAX_CACHED_TOKENS = 4_000_000
+
 
 class CutPrompt(NamedTuple):
     """A prompt's tokens, cut where the shared text ends."""
 
     prefix: TokenIds
     suffix: TokenIds
+
+
+class _Text(NamedTuple):
+    """What its token ids depend on."""
+
+    text: str
+    control: bool
+    goes_on: bool  # behind the anchor
+
+
+class _EncodedTexts:
+    """Token ids of the texts encoded last: items and users come back. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._cache: LRUCache[_Text, array[int]] = LRUCache(MAX_CACHED_TOKENS, getsizeof=len)
+        self._lock = Lock()
+
+    def get(self, texts: Sequence[_Text], encode: Callable[[list[str]], list[TokenIds]]) -> list[TokenIds]:
+        with self._lock:
+            found = {text: tokens for text in texts if (tokens := self._cache.get(text)) is not None}
+        missing = list(dict.fromkeys(text for text in texts if text not in found))
+        if missing:
+            encoded = encode([text.text for text in missing])
+            fresh = {text: array("i", tokens) for text, tokens in zip(missing, encoded, strict=True)}
+            found |= fresh
+            with self._lock:
+                self._cache.update(
+                    {text: tokens for text, tokens in fresh.items() if len(tokens) <= MAX_CACHED_TOKENS}
+                )
+        return [found[text].tolist() for text in texts]
 
 
 class PromptTokenizer:
@@ -49,12 +85,13 @@ class PromptTokenizer:
         self._control.no_padding()
         self._special_ids = set(self._control.get_added_tokens_decoder())
         self._text = _without_added_tokens(self._control)
-        plain, anchored = self._ids(self._text, ["x"]), self._ids(self._text, [_ANCHOR + "x"])
+        self._encoded = _EncodedTexts()
+        plain, anchored = encode_plain(self._text, ["x"]), encode_plain(self._text, [_ANCHOR + "x"])
         self._anchors = anchored[0][-len(plain[0]) :] != plain[0] or len(anchored[0]) > len(plain[0]) + 1
 
     def start_tokens(self) -> TokenIds:
         """Return the tokens that this tokenizer puts before any text, e.g. one that begins a sequence."""
-        plain, full = self._ids(self._control, ["x"])[0], self._control.encode("x").ids
+        plain, full = encode_plain(self._control, ["x"])[0], self._control.encode("x").ids
         return full[: full.index(plain[0])] if plain and plain[0] in full else []
 
     def encode_segment(self, segment: Segment, after: Sequence[int] = ()) -> TokenIds:
@@ -73,13 +110,13 @@ class PromptTokenizer:
             written = spaces + text
             kept = written.rstrip(" ") if control and number < len(segment) else written
             spaces = written[len(kept) :]  # a space belongs to the token of the word behind it
-            tokenizer = self._control if control else self._text
-            tokens += self._encode(tokenizer, [kept], goes_on=self._goes_on(tokens or after))[0]
+            goes_on = self._goes_on(tokens or after)
+            tokens += self._encode([kept], control=control, goes_on=goes_on)[0]
         return tokens
 
     def encode_texts(self, texts: Sequence[str], after: Sequence[int]) -> list[TokenIds]:
         """Encode many plain texts, each as what follows the tokens `after`."""
-        return self._encode(self._text, texts, goes_on=self._goes_on(after))
+        return self._encode(texts, control=False, goes_on=self._goes_on(after))
 
     def encode_joint(self, prefix: str, rests: Sequence[str]) -> list[CutPrompt]:
         """Encode each `prefix + rest` as one raw text with special tokens, and cut it where the prefix ends.
@@ -129,7 +166,7 @@ class PromptTokenizer:
     def raw_label_tokens(self, scale: RatingScale, prompt: str) -> tuple[int, ...]:
         """Return the token of each label behind a raw prompt; as `label_tokens` otherwise."""
         texts = [prompt, *(prompt + label for label in scale.labels)]
-        return self._single_tokens(scale, prompt, self._ids(self._control, texts))
+        return self._single_tokens(scale, prompt, encode_plain(self._control, texts))
 
     def decode(self, tokens: Sequence[int], *, keep_special: bool = False) -> str:
         """Return the text of tokens that a student wrote."""
@@ -139,17 +176,13 @@ class PromptTokenizer:
     def _goes_on(self, last: Sequence[int]) -> bool:
         return bool(last) and last[-1] not in self._special_ids
 
-    def _encode(self, tokenizer: Tokenizer, texts: Sequence[str], *, goes_on: bool) -> list[TokenIds]:
-        if not (goes_on and self._anchors):
-            return self._ids(tokenizer, texts)
-        encodings = tokenizer.encode_batch([_ANCHOR + text for text in texts], add_special_tokens=False)
-        return [
-            [i for i, (_, end) in zip(e.ids, e.offsets, strict=True) if end > len(_ANCHOR)] for e in encodings
-        ]
-
-    @staticmethod
-    def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:
-        return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    def _encode(self, texts: Sequence[str], *, control: bool, goes_on: bool) -> list[TokenIds]:
+        anchored = goes_on and self._anchors
+        encode = encode_anchored if anchored else encode_plain
+        tokenizer = self._control if control else self._text
+        return self._encoded.get(
+            [_Text(text, control, anchored) for text in texts], lambda missing: encode(tokenizer, missing)
+        )
 
     @staticmethod
     def _single_tokens(scale: RatingScale, answer: str, encoded: list[TokenIds]) -> tuple[int, ...]:
@@ -161,6 +194,19 @@ class PromptTokenizer:
                     f"{tokens[-4:]} of it where the text alone ends in {base[-3:]}"
                 )
         return tuple(tokens[-1] for tokens in with_labels)
+
+
+def encode_plain(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:
+    """Return the token ids of each text."""
+    return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+
+def encode_anchored(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:
+    """Return the token ids of each text, as it goes on after other text."""
+    encodings = tokenizer.encode_batch([_ANCHOR + text for text in texts], add_special_tokens=False)
+    return [
+        [i for i, (_, end) in zip(e.ids, e.offsets, strict=True) if end > len(_ANCHOR)] for e in encodings
+    ]
 
 
 def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:

@@ -12,6 +12,7 @@ from exp3rt_trt import (
     PromptTemplate,
     RatingScale,
     UserProfile,
+    tokenization,
 )
 from exp3rt_trt.prompts import Chat, Piece
 from exp3rt_trt.tokenization import PromptTokenizer
@@ -176,6 +177,31 @@ def test_joint_encoding_cuts_where_the_prefix_ends(tokenizer: PromptTokenizer) -
         tokenizer.encode_joint("", [""])
     with pytest.raises(InvalidInputError, match=r"suffixes\[1\] is not valid Unicode"):
         tokenizer.encode_joint("a", ["b", "\ud800"])
+
+
+def test_a_text_that_comes_back_is_not_encoded_again(
+    saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = PromptTokenizer(saved["sentence_piece"])
+    encoded: list[str] = []
+    original = tokenization.encode_plain
+
+    def spy(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+        encoded.extend(texts)
+        return original(tokenizer, texts)
+
+    monkeypatch.setattr(tokenization, "encode_plain", spy)
+    first = tokenizer.encode_texts(["a boat", "a person", "a boat"], after=())
+    assert encoded == ["a boat", "a person"]
+    assert first[0] == first[2] != first[1]
+    first[0].append(-1)  # the caller's own
+    assert tokenizer.encode_texts(["a person", "a boat", "rating"], after=())[:2] == [first[1], first[2]]
+    assert encoded == ["a boat", "a person", "rating"]
+    (control,) = [tokenizer.encode_segment((Piece("<s>", control=True),))]
+    assert tokenizer.encode_texts(["<s>"], after=()) != [control]
+    monkeypatch.setattr(tokenization, "MAX_CACHED_TOKENS", 3)
+    small = PromptTokenizer(saved["sentence_piece"])
+    assert small.encode_texts(["a boat", "a person", "a boat"], after=()) == [first[2], first[1], first[2]]
 
 
 def test_each_label_is_one_token(both: tuple[PromptTokenizer, Tokenizer]) -> None:
