@@ -39,7 +39,7 @@ constexpr int kStep = 1;
 #ifdef __AVX512F__
 constexpr int kMaxRows = 6;
 #else
-constexpr int kMaxRows = 1;
+constexpr int kMaxRows = 3;
 #endif
 
 inline Floats multiply_add(const Element* x, const Element* b, Floats sum) { return x[0] * load(b) + sum; }
@@ -50,21 +50,37 @@ inline Floats multiply_add(const Element* x, const Element* b, Floats sum) { ret
 // by itself ends with each page of 4 KB.
 constexpr int kAheadBytes = 4096;
 
-// sum[rows][16 kVectors] += x[rows, length] B, for the first columns of one panel of B. x has `stride` between rows. next:
-// what is read after the panel.
+// Vectors of columns that are summed up together: so many sums of kMaxRows rows stay in registers.
+constexpr int kTogether = 4;
+
+// sum[rows][kVectors] += x[rows, length] B, for the first columns of one panel of B. x has `stride` between rows. next: what is
+// read after the panel.
 template <int kRows, int kVectors>
 inline void multiply(const Element* x, std::int64_t stride, const Element* panel, int length, const void* next,
                      Floats (&sum)[kRows][kVectors]) {
   constexpr int kRowBytes = kPanelColumns * sizeof(Element);
   const char* own = reinterpret_cast<const char*>(panel) + kAheadBytes;
   const char* behind = static_cast<const char*>(next ? next : panel) + kAheadBytes - length * kRowBytes;
-  for (int i = 0; i < length; i += kStep) {
-    const char* ahead = i * kRowBytes + kAheadBytes < length * kRowBytes ? own : behind;
-    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(ahead + i * kRowBytes + v * 64);
+  constexpr int kCount = kVectors < kTogether ? kVectors : kTogether;
+  static_assert(kVectors % kCount == 0);
+  for (int first = 0; first < kVectors; first += kCount) {
+    const int column = first * kLanes * kStep;  // elements
+    Floats part[kRows][kCount];
     for (int row = 0; row < kRows; ++row) {
-      for (int v = 0; v < kVectors; ++v) {
-        sum[row][v] = multiply_add(x + row * stride + i, panel + i * kPanelColumns + v * kLanes * kStep, sum[row][v]);
+      for (int v = 0; v < kCount; ++v) part[row][v] = sum[row][first + v];
+    }
+    for (int i = 0; i < length; i += kStep) {
+      const char* ahead = i * kRowBytes + kAheadBytes < length * kRowBytes ? own : behind;
+      const Element* b = panel + i * kPanelColumns + column;
+      for (int v = 0; v < kCount; ++v)
+        __builtin_prefetch(ahead + i * kRowBytes + column * sizeof(Element) + v * kLanes * 4);
+      for (int row = 0; row < kRows; ++row) {
+        for (int v = 0; v < kCount; ++v)
+          part[row][v] = multiply_add(x + row * stride + i, b + v * kLanes * kStep, part[row][v]);
       }
+    }
+    for (int row = 0; row < kRows; ++row) {
+      for (int v = 0; v < kCount; ++v) sum[row][first + v] = part[row][v];
     }
   }
 }
@@ -113,6 +129,7 @@ void attend(const AttentionRows& rows, int first) {
     case 1: return attend<kRows, 1>(rows, first, last_valid);
     case 2: return attend<kRows, 2>(rows, first, last_valid);
     case 3: return attend<kRows, 3>(rows, first, last_valid);
+    case 4: return attend<kRows, 4>(rows, first, last_valid);
     default: return attend<kRows, kBlockVectors>(rows, first, last_valid);
   }
 }

@@ -187,17 +187,20 @@ void widen(const bfloat16* x, std::int64_t n, float* out) {
 // One step of the transform within a vector: lanes whose numbers differ in one bit become their sum and difference.
 template <int kBit>
 inline Floats butterfly(Floats v) {
-  constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const Floats other = __builtin_shuffle(v, kIndex ^ kBit);
   return (kIndex & kBit) != 0 ? other - v : v + other;
+}
+
+inline Floats within_vector(Floats v) {
+  v = butterfly<4>(butterfly<2>(butterfly<1>(v)));
+  if constexpr (kLanes > 8) v = butterfly<8>(v);
+  return v;
 }
 
 void hadamard(float* x, std::int64_t n, std::int64_t block) {
   for (std::int64_t begin = 0; begin + block <= n; begin += block) {
     float* at = x + begin;
-    for (std::int64_t i = 0; i < block; i += kLanes) {
-      store(butterfly<8>(butterfly<4>(butterfly<2>(butterfly<1>(load(at + i))))), at + i);
-    }
+    for (std::int64_t i = 0; i < block; i += kLanes) store(within_vector(load(at + i)), at + i);
     for (std::int64_t step = kLanes; step < block; step *= 2) {
       for (std::int64_t i = 0; i < block; i += 2 * step) {
         for (std::int64_t j = i; j < i + step; j += kLanes) {
@@ -266,7 +269,6 @@ inline Floats load_int8(const std::int8_t* from) {
 
 // In bf16 two rows lie interleaved: their scales alternate.
 void widen_int8(DataType dtype, const std::int8_t* x, const float* scale, int rows, void* out) {
-  constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const bool pairs = dtype == DataType::kBFloat16;
   const int step = pairs ? 2 : 1;
   for (int row = 0; row < rows; row += step) {

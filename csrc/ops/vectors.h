@@ -1,5 +1,5 @@
-// Sixteen fp32 lanes as one value: one register of AVX-512, two of AVX2. For sources that are compiled once for each
-// instruction set: everything is local to the file that includes it, so that no two of them share a symbol.
+// The fp32 lanes of one register as one value: sixteen of AVX-512, eight of AVX2. (More than a register holds, compilers keep in
+// memory.) For sources that are compiled once for each instruction set: everything is local to the file that includes it, so that no two of them share a symbol.
 #pragma once
 
 #include <bit>
@@ -10,13 +10,23 @@
 namespace exp3rt {
 namespace {
 
+#ifdef __AVX512F__
 constexpr int kLanes = 16;
+#else
+constexpr int kLanes = 8;
+#endif
 using Floats = float [[gnu::vector_size(4 * kLanes)]];
 using Ints = std::int32_t [[gnu::vector_size(4 * kLanes)]];
 using Words = std::uint32_t [[gnu::vector_size(4 * kLanes)]];
 using Narrow = std::uint16_t [[gnu::vector_size(2 * kLanes)]];
-using Half = float [[gnu::vector_size(2 * kLanes)]];
-using Quarter = float [[gnu::vector_size(kLanes)]];
+using Eight = float [[gnu::vector_size(32)]];
+using Four = float [[gnu::vector_size(16)]];
+
+#ifdef __AVX512F__
+constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#else
+constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7};
+#endif
 
 inline Floats load(const float* from) {
   Floats v;
@@ -46,25 +56,25 @@ inline void store(Floats v, bfloat16* to) {
   __builtin_memcpy(to, &narrow, sizeof narrow);
 }
 
-// All lanes into one, by halves.
-inline float sum_of(Floats v) {
-  const Half half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                    __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  const Quarter quarter =
-      __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
-  return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+// All lanes into one, by halves: op(a, b) of numbers and of vectors.
+template <typename Op>
+inline float fold(Floats v, Op op) {
+#ifdef __AVX512F__
+  const Eight eight = op(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+                         __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+#else
+  const Eight eight = v;
+#endif
+  const Four four = op(__builtin_shufflevector(eight, eight, 0, 1, 2, 3),  //
+                       __builtin_shufflevector(eight, eight, 4, 5, 6, 7));
+  return op(op(four[0], four[2]), op(four[1], four[3]));
 }
 
+inline float sum_of(Floats v) {
+  return fold(v, [](auto a, auto b) { return a + b; });
+}
 inline float max_of(Floats v) {
-  const Half a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
-  const Half b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  const Half half = a > b ? a : b;
-  const Quarter c = __builtin_shufflevector(half, half, 0, 1, 2, 3);
-  const Quarter d = __builtin_shufflevector(half, half, 4, 5, 6, 7);
-  const Quarter quarter = c > d ? c : d;
-  const float e = quarter[0] > quarter[1] ? quarter[0] : quarter[1];
-  const float f = quarter[2] > quarter[3] ? quarter[2] : quarter[3];
-  return e > f ? e : f;
+  return fold(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // 2^x for x <= 127, by 2^n * p(r), |r| <= 1/2, p the degree-6 Taylor polynomial: relative error below 2e-7.
@@ -90,7 +100,6 @@ inline Floats exp2_approx(Floats x) {
 // The weights are rounded to what an Element holds before they are summed, so that they are shares of one whole.
 template <typename Element, int kVectors>
 inline float softmax_step(Floats (&scores)[kVectors], int valid, float* max, float* sum) {
-  constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const Floats none = Floats{} - __builtin_inff();
   Floats block_max = none;
   for (int i = 0; i < kVectors; ++i) {

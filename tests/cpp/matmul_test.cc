@@ -130,4 +130,14 @@ TEST_CASE("parallel_for: covers every index once, and hands an exception to the 
                        "seven", std::runtime_error);
 }
 
+TEST_CASE("parallel_for, in_team: denormal numbers are zero inside, and what they were outside") {
+  volatile float tiny = 1e-40f;
+  std::vector<float> seen(2, -1.0f), in_a_team(2, -1.0f);
+  parallel_for(2, 2, [&](std::int64_t i) { seen[static_cast<std::size_t>(i)] = tiny * 0.5f; });
+  in_team(2, [&](Team team) { in_a_team[static_cast<std::size_t>(team.share(2).begin)] = tiny * 0.5f; });
+  CHECK(seen == std::vector<float>(2, 0.0f));
+  CHECK(in_a_team == std::vector<float>(2, 0.0f));
+  CHECK(tiny * 0.5f > 0.0f);
+}
+
 }  // namespace exp3rt
