@@ -54,12 +54,14 @@ class Scheduler {
     int num_outputs;  // of its last rows
   };
 
-  void stop_cancelled_and_expired();
+  // admission.cc
   bool admit();
   void admit_group();
   bool admit_candidate(GroupState& group);
   std::optional<ItemView> admit_item(GroupState& group, int candidate);
   std::optional<std::vector<BlockPool::Block>> take_blocks(int count);
+
+  void stop_cancelled_and_expired();
   void draft_tokens();
   void schedule(std::size_t running_index);
   void plan(std::size_t running_index, int num_tokens, bool precise);
