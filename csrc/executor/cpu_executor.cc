@@ -34,7 +34,8 @@ DataType item_dtype(const std::string& name, const ModelConfig& config) {
   return dtype;
 }
 
-// Rows of a step up to which drafts were seen to pay: by tiles, rows cost little beside what a step reads.
+// Rows of a step up to which it has drafts. By tiles, a row costs little beside what a step reads; else they were seen to pay
+// up to here.
 int max_drafted_rows(const ModelConfig& config) { return takes_tiles(config.table_dtype()) ? 512 : 32; }
 
 const ModelConfig& checked(const ModelConfig& config) {

@@ -12,8 +12,8 @@
 
 namespace exp3rt {
 
-// While it lives, its thread takes numbers below the smallest normal one, 1e-38, for zero. A processor may need a hundred times as
-// long for them, and they come up where nothing counts: in the rows that a product is padded with.
+// While it lives, its thread takes numbers below the smallest normal one, 1e-38, for zero. Processors may need many times as long
+// for them, and they come up where nothing counts: in the rows that a product is padded with.
 class WithoutDenormals {
  public:
   WithoutDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushResults | kFlushOperands); }

@@ -1,5 +1,6 @@
-// The fp32 lanes of one register as one value: sixteen of AVX-512, eight of AVX2. (More than a register holds, compilers keep in
-// memory.) For sources that are compiled once for each instruction set: everything is local to the file that includes it, so that no two of them share a symbol.
+// The fp32 lanes of one register as one value: sixteen of AVX-512, eight of AVX2. (More than a register holds, GCC keeps in
+// memory.) For sources that are compiled once for each instruction set: everything is local to the file that includes it,
+// so that no two of them share a symbol.
 #pragma once
 
 #include <bit>

@@ -24,8 +24,9 @@ TokenIds = list[int]
 # after other text is therefore encoded behind this anchor, whose tokens are then cut off.
 _ANCHOR = "\n"
 
-# Token ids that are kept; with their texts some 32 MB.
+# Token ids that are kept, a text counted as so many more for what it costs besides: 30 MiB in all.
 MAX_CACHED_TOKENS = 4_000_000
+_TOKENS_OF_A_TEXT = 50
 
 
 class CutPrompt(NamedTuple):
@@ -43,11 +44,15 @@ class _Text(NamedTuple):
     goes_on: bool  # behind the anchor
 
 
+def _cached_size(tokens: array[int]) -> int:
+    return len(tokens) + _TOKENS_OF_A_TEXT
+
+
 class _EncodedTexts:
     """Token ids of the texts encoded last: items and users come back. Threads may share it."""
 
     def __init__(self) -> None:
-        self._cache: LRUCache[_Text, array[int]] = LRUCache(MAX_CACHED_TOKENS, getsizeof=len)
+        self._cache: LRUCache[_Text, array[int]] = LRUCache(MAX_CACHED_TOKENS, getsizeof=_cached_size)
         self._lock = Lock()
 
     def get(self, texts: Sequence[_Text], encode: Callable[[list[str]], list[TokenIds]]) -> list[TokenIds]:
@@ -59,9 +64,9 @@ class _EncodedTexts:
             fresh = {text: array("i", tokens) for text, tokens in zip(missing, encoded, strict=True)}
             found |= fresh
             with self._lock:
-                self._cache.update(
-                    {text: tokens for text, tokens in fresh.items() if len(tokens) <= MAX_CACHED_TOKENS}
-                )
+                for text, tokens in fresh.items():
+                    if _cached_size(tokens) <= MAX_CACHED_TOKENS:
+                        self._cache[text] = tokens
         return [found[text].tolist() for text in texts]
 
 

@@ -197,9 +197,9 @@ def test_a_text_that_comes_back_is_not_encoded_again(
     first[0].append(-1)  # the caller's own
     assert tokenizer.encode_texts(["a person", "a boat", "rating"], after=())[:2] == [first[1], first[2]]
     assert encoded == ["a boat", "a person", "rating"]
-    (control,) = [tokenizer.encode_segment((Piece("<s>", control=True),))]
+    control = tokenizer.encode_segment((Piece("<s>", control=True),))
     assert tokenizer.encode_texts(["<s>"], after=()) != [control]
-    monkeypatch.setattr(tokenization, "MAX_CACHED_TOKENS", 3)
+    monkeypatch.setattr(tokenization, "MAX_CACHED_TOKENS", 3)  # no text fits
     small = PromptTokenizer(saved["sentence_piece"])
     assert small.encode_texts(["a boat", "a person", "a boat"], after=()) == [first[2], first[1], first[2]]
 
