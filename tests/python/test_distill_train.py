@@ -145,6 +145,30 @@ def test_branching_is_the_engine_and_the_flat_reference(
     np.testing.assert_allclose(rated(engine, some), expected.numpy(), atol=1e-4)
 
 
+def test_a_gpu_computes_the_same_logits_and_loss(
+    rows: list[RatingRow], tiny_checkpoint: Callable[[str], Path]
+) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    from accelerate.utils import send_to_device
+    from exp3rt_trt.distill.branching import label_logits, make_batch
+    from transformers import AutoModelForCausalLM
+
+    checkpoint = tiny_checkpoint("llama")
+    batch = make_batch([Encoder(checkpoint, TEN).encode(user) for user in by_user(rows)[:6]], CAUSAL)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    results = []
+    for device in ("cpu", "cuda"):
+        there = send_to_device(batch, device)
+        logits = label_logits(model.to(device), there)
+        loss, expected = rating_loss(logits, there["ratings"], TEN.values, 1.0, 1.0)
+        assert loss.device.type == expected.device.type == device
+        results.append([x.detach().cpu().numpy() for x in (logits, loss, expected)])
+    for cpu, gpu in zip(*results, strict=True):
+        np.testing.assert_allclose(gpu, cpu, atol=1e-3)
+
+
 def test_a_segmented_batch_computes_an_item_once(
     rows: list[RatingRow], tiny_checkpoint: Callable[[str], Path]
 ) -> None:

@@ -115,7 +115,7 @@ def label_logits(model: Any, batch: RatingBatch) -> torch.Tensor:  # noqa: ANN40
     for name, runs in batch["segments"].items():
         hidden, computed[name] = _run(body, runs, computed)
     ends = batch["segments"]["answer"]["lengths"] - 1
-    last = hidden[torch.arange(len(ends)), ends]  # [num_runs, hidden_size]
+    last = hidden[torch.arange(len(ends), device=ends.device), ends]  # [num_runs, hidden_size]
     rows = head.weight[batch["label_tokens"]]  # [num_labels, hidden_size]
     return (last @ rows.T).float()[batch["answers"]]
 

@@ -63,8 +63,8 @@ def rating_loss(
     import torch  # noqa: PLC0415
 
     log_probabilities = torch.log_softmax(logits.float(), dim=-1)
-    expected = log_probabilities.exp() @ torch.tensor(values, dtype=torch.float32)
-    target = torch.from_numpy(soft_labels(ratings.numpy(), values, width))
+    expected = log_probabilities.exp() @ torch.tensor(values, dtype=torch.float32, device=logits.device)
+    target = torch.from_numpy(soft_labels(ratings.cpu().numpy(), values, width)).to(logits.device)
     cross_entropy = -(target * log_probabilities).sum(dim=-1)
     loss = (cross_entropy + squared_weight * (expected - ratings) ** 2).mean()
     return loss, expected
