@@ -13,8 +13,9 @@ using TokenIds = std::vector<TokenId>;
 // The unit of work: one user's prefix and the candidates that share it.
 //
 // Every candidate's context is: prefix segments, suffix, greedy reasoning (none in score mode), answer tokens;
-// the label logits are read at the last answer token. Without label tokens the reasoning is all that is wanted: the
-// group generates text, and a candidate is done with its last token.
+// the label logits are read at the last answer token. A reasoning ends before an end token, or before the answer tokens
+// where the student writes them itself, or is cut off. Without label tokens the reasoning is all that is wanted: the group
+// generates text, and a candidate is done with its last token.
 //
 // With `items`, a candidate also has a segment that sees the first prefix segment and itself, and not the user: its keys
 // and values serve every group that names it at the same position, and stand between prefix and suffix for the suffix's

@@ -134,6 +134,9 @@ void GroupDriver::take_warm_up(const Flight& flight, const std::string& error) {
 void GroupDriver::take_reasoning(Group& group, std::size_t candidate, TokenIds tokens) {
   const TokenIds& ends = group.request.end_tokens;
   tokens.erase(std::find_first_of(tokens.begin(), tokens.end(), ends.begin(), ends.end()), tokens.end());
+  const TokenIds& answer = group.request.answer_tokens;
+  if (!answer.empty())
+    tokens.erase(std::search(tokens.begin(), tokens.end(), answer.begin(), answer.end()), tokens.end());
   counts_.generated_tokens += static_cast<std::int64_t>(tokens.size());
   group.result.candidates[candidate].reasoning_tokens = std::move(tokens);
   if (group.request.generates_only()) return finish(group, candidate, Status::kOk);

@@ -23,18 +23,31 @@ TokenIds& reasoning_of(Sequence& candidate) {
   return candidate.group->result.candidates[static_cast<std::size_t>(candidate.index)].reasoning_tokens;
 }
 
+// A distilled student ends its reasoning as it was taught: with the answer's own words. They are computed anew as the answer,
+// so that the label stands where it would if the reasoning had ended in any other way.
+bool take_back_answer(Sequence& candidate) {
+  const TokenIds& answer = candidate.group->request.answer_tokens;
+  TokenIds& reasoning = reasoning_of(candidate);
+  if (answer.empty() || reasoning.size() < answer.size()) return false;
+  if (!std::equal(answer.rbegin(), answer.rend(), reasoning.rbegin())) return false;
+  reasoning.resize(reasoning.size() - answer.size());
+  candidate.num_computed -= static_cast<int>(answer.size()) - 1;  // the last was not computed yet
+  return true;
+}
+
 // Takes the greedy token that follows the reasoning so far. True if it is part of the reasoning.
 bool take_token(Sequence& candidate, TokenId next_token) {
   GroupState& group = *candidate.group;
   const RerankGroup& request = group.request;
   TokenIds& reasoning = reasoning_of(candidate);
-  const bool ended =
-      std::find(request.end_tokens.begin(), request.end_tokens.end(), next_token) != request.end_tokens.end();
+  bool ended = std::find(request.end_tokens.begin(), request.end_tokens.end(), next_token) != request.end_tokens.end();
   TokenIds tokens;
   if (!ended) {
     reasoning.push_back(next_token);
     tokens.push_back(next_token);
     group.lookup.append(static_cast<std::size_t>(candidate.index), tokens);
+    ended = take_back_answer(candidate);
+    if (ended) tokens.clear();
   }
   if (ended || static_cast<int>(reasoning.size()) == request.max_reasoning_tokens) {
     candidate.phase = Sequence::Phase::kAnswer;

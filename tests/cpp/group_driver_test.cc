@@ -252,6 +252,21 @@ TEST_CASE("group driver: reason mode writes, then reads the labels behind the an
   CHECK(f.driver->stats().generated_tokens == 7);
 }
 
+TEST_CASE("group driver: a reasoning ends before the answer's own tokens") {
+  Fixture f;
+  f.engine->write = [](const TokenRequest& request) {
+    return request.end_tokens.empty() ? TokenIds{7} : TokenIds{60, 31, 61, 31, 32, 5, 9};
+  };
+  RerankGroup group = make_group(1);
+  group.max_reasoning_tokens = 9;
+  group.end_tokens = {9};
+  group.answer_tokens = {31, 32};
+  const GroupResult result = f.run(group);
+  CHECK(result.candidates[0].reasoning_tokens == TokenIds{60, 31, 61});
+  const TokenIds prompt = join({prefix_of(group), group.suffixes[0], {60, 31, 61, 31, 32}});
+  CHECK(result.candidates[0].label_logits[0] == 100 * sum(prompt) + 11);
+}
+
 TEST_CASE("group driver: a group without labels is done with its text") {
   Fixture f;
   f.engine->write = [](const TokenRequest& request) {

@@ -178,6 +178,25 @@ TEST_CASE("scheduler: reasoning is generated to its limit or its end, then the a
   CHECK(f.scheduler().stats().prompt_tokens_computed == 2 + 2 * (3 + 2 * 2));
 }
 
+TEST_CASE("scheduler: a reasoning ends before the answer's own tokens, which are then computed as the answer") {
+  for (const int limit : {4, 9}) {
+    Fixture f(32, 64);
+    f.next_token = [](int sum) { return sum == 3 + 10 + 2 * 7 ? 3 : sum == 3 + 10 + 2 * 7 + 3 ? 4 : 7; };
+    const GroupId id = f.add(group({{1, 2}}, {{10}}, limit));
+    RerankGroup cut = group({{1, 2}}, {{10}}, 2);
+    const GroupId cut_id = f.add(cut);
+    int precise = 0;
+    while (!f.scheduler().idle()) {
+      f.step();
+      precise = f.precise_rows;
+    }
+    CHECK(f.results[id].candidates[0].reasoning_tokens == TokenIds(2, 7));
+    CHECK(f.results[id].candidates[0].label_logits.at(0) == expected(cut, 0));
+    CHECK(f.results[id].candidates[0].label_logits == f.results[cut_id].candidates[0].label_logits);
+    CHECK(precise == 2);  // the answer's, in the last step
+  }
+}
+
 TEST_CASE("scheduler: a group that reuses suffixes computes only what scoring did not leave behind") {
   Fixture f(64, 50);
   RerankGroup score = group({TokenIds(70, 1)}, {TokenIds(200, 10), TokenIds(134, 20), TokenIds(133, 30)});
@@ -336,6 +355,8 @@ TEST_CASE("scheduler: drafts, right or wrong, leave no trace") {
   for (int i = 0; i < 40; ++i) suffixes.push_back({i, 5, 6, 7, 5, 6, 7, 5, 6});
   RerankGroup together = group({{1, 2}}, suffixes, 50);
   together.end_tokens = {9};
+  SUBCASE("an answer that is never written by itself") {}
+  SUBCASE("an answer that ends reasonings") { together.answer_tokens = {6, 6, 6, 7}; }
   const auto next = [](int sum) { return sum % 97 == 0 ? 9 : 5 + sum / 16 % 3; };  // often as before, not always
 
   Fixture many(200, 4096), few(200, 4096), many_drafted(200, 4096, 1000, 4096);

@@ -177,6 +177,11 @@ def test_reasoning_then_the_answer_in_a_second_request(executor: LlmApiExecutor,
     (written,) = run(executor, generated).candidates
     assert (written.reasoning_tokens, written.label_logits.size) == (free.reasoning_tokens, 0)
     assert executor.stats().generated_tokens == 6 + 4 + 6
+    own = free.reasoning_tokens[2:4]
+    (answered,) = run(executor, group([[1]], max_reasoning_tokens=6, answer_tokens=own)).candidates
+    assert answered.reasoning_tokens == free.reasoning_tokens[:2]
+    prompt = [*shared, 1, *free.reasoning_tokens[:4]]
+    assert np.array_equal(answered.label_logits, expected_logits(prompt))
 
 
 def test_concurrent_groups_share_the_warming_of_their_prefix(executor: LlmApiExecutor, journal: Path) -> None:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from exp3rt_trt import Item, RankedResults, Reranker, UserProfile
+from exp3rt_trt import Item, RankedResults, Reranker, UserProfile, _core
+from exp3rt_trt.engines.engine import Engine
 from rank_cases import TOLERANCE, open_
+from tiny_models import random_prompts, run_group
 
 TinyEngine = Callable[[str, str], Path]
 Job = tuple[UserProfile, list[Item]]
@@ -73,3 +76,31 @@ def test_any_grouping_gives_the_same_bits(tiny_engine: TinyEngine, dtype: str, m
                     case = (options, item_id)
                     assert rating == pytest.approx(alone[item_id][0], rel=0, abs=TOLERANCE), case
                     assert reasoning == alone[item_id][1], case
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_an_answer_that_the_student_begins_itself_is_read_as_if_it_were_forced(
+    tiny_engine: TinyEngine, dtype: str
+) -> None:
+    engine = Engine.open(tiny_engine("llama", dtype))
+
+    def reason(suffix: list[int], answer: list[int], end: int = 299) -> tuple[list[int], Any]:
+        given = {"prefix": [[5, 6]], "suffixes": [suffix], "label_tokens": [9, 10, 11], "end_tokens": [end]}
+        group = _core.RerankGroup(answer_tokens=answer, max_reasoning_tokens=16, **given)
+        (candidate,) = run_group(engine, group).candidates
+        return candidate.reasoning_tokens, candidate.label_logits
+
+    places = []
+    for suffix in random_prompts(range(20, 140, 5), 0, 301):
+        free, _ = reason(suffix, [7])
+        fresh = [i for i in range(len(free) - 2) if free[i] not in free[:i]]
+        if not fresh:
+            continue
+        place = fresh[-1]  # neither the end nor the answer comes earlier
+        own = free[place : place + 3]
+        found, logits = reason(suffix, own)
+        ended, expected = reason(suffix, own, end=free[place])
+        assert found == ended == free[:place]
+        assert np.array_equal(logits, expected)
+        places.append(place)
+    assert max(places) > 4

@@ -119,17 +119,22 @@ def reference_logits(checkpoint: Path, prompts: Sequence[Sequence[int]]) -> NDAr
 
 def engine_logits(engine: Engine, prompts: Sequence[Sequence[int]], shared: int = 0) -> NDArray[np.float32]:
     """Computes the same with the engine, as one group; its prefix is the first `shared` tokens of all."""
-    executor = _core.CpuExecutor(
-        str(engine.weights_path),
-        engine.core_tensors(),
-        engine.core_config(),
-        _core.ExecutorOptions(threads=1, max_batch_tokens=512, kv_cache_bytes=1 << 26),
-    )
     group = _core.RerankGroup(
         prefix=[list(prompts[0][:shared])] if shared else [],
         suffixes=[list(prompt[shared:-1]) for prompt in prompts],
         label_tokens=list(range(engine.manifest.model.vocab_size)),
         answer_tokens=[prompts[0][-1]],
+    )
+    return np.stack([candidate.label_logits for candidate in run_group(engine, group).candidates])
+
+
+def run_group(engine: Engine, group: _core.RerankGroup) -> _core.GroupResult:
+    """Has the engine compute one group, all of whose candidates must be ok."""
+    executor = _core.CpuExecutor(
+        str(engine.weights_path),
+        engine.core_tensors(),
+        engine.core_config(),
+        _core.ExecutorOptions(threads=1, max_batch_tokens=512, kv_cache_bytes=1 << 26),
     )
     done = threading.Event()
     outcome: list[tuple[_core.GroupResult | None, str | None]] = []
@@ -143,8 +148,8 @@ def engine_logits(engine: Engine, prompts: Sequence[Sequence[int]], shared: int 
     executor.close()
     result, error = outcome[0]
     assert result is not None, error
-    assert [candidate.status for candidate in result.candidates] == ["ok"] * len(prompts)
-    return np.stack([candidate.label_logits for candidate in result.candidates])
+    assert [candidate.status for candidate in result.candidates] == ["ok"] * len(group.suffixes)
+    return result
 
 
 def random_prompts(lengths: Sequence[int], shared: int, vocab_size: int) -> list[list[int]]:

@@ -100,6 +100,13 @@ class LabelReader:
         return [float(value) for value in self._found.reshape(-1).tolist()]
 
 
+def before_answer(reasoning: list[int], answer: list[int]) -> list[int]:
+    """Return a reasoning up to where the student begins the answer itself; all of it if there is none."""
+    places = range(len(reasoning) - len(answer) + 1 if answer else 0)
+    end = next((i for i in places if reasoning[i : i + len(answer)] == answer), len(reasoning))
+    return reasoning[:end]
+
+
 class GroupRunner:
     """Runs groups as requests: the prefix first and once, then all candidates.
 
@@ -175,7 +182,7 @@ class GroupRunner:
         )
         tokens = await self._request(prompt, sampling, group, generates=True)
         stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-        return tokens[:stop]
+        return before_answer(tokens[:stop], group.answer_tokens)
 
     async def _rate(self, group: GroupRequest, prompt: list[int]) -> list[float]:
         reader = LabelReader(group.label_tokens, len(prompt))
