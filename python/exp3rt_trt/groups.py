@@ -210,8 +210,8 @@ class RawPrompts:
         suffixes: one text per candidate.
         opening: what follows each of them.
         max_reasoning_tokens: 0 reads the label right there; else that many tokens are written first.
-        answer: the forced text after the reasoning; unused without one. A student that writes its tokens itself
-            has ended its reasoning before them.
+        answer: the forced text after the reasoning; unused without one. A student that writes it itself has
+            ended its reasoning before it.
         instructions: how the prefix begins for every user; a segmented student's items see that much of it.
     """
 

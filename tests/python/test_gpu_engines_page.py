@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from exp3rt_trt.cli.app import main
+from exp3rt_trt.engines.devices import GpuDevice
 from exp3rt_trt.engines.footprint import read_model
 from exp3rt_trt.engines.plan import Workload, make_plan, planned_device
 from exp3rt_trt.engines.recipes import EngineRecipe, all_recipes, load_recipe
@@ -74,10 +75,16 @@ def test_the_fit_of_an_8b_student_is_what_the_planner_says(student: str) -> None
         ]
 
 
-@pytest.mark.parametrize("target", ["h100", "l4"])
+# As NVML described a real one.
+H100 = GpuDevice("NVIDIA H100 80GB HBM3", "9.0", 85520809984, "580.159.04")
+
+
+@pytest.mark.parametrize("target", ["h100", "l4", "auto"])
 def test_plans_are_shown_as_they_are_printed(
     student: str, target: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("exp3rt_trt.engines.plan.gpu_devices", lambda: [H100])
+    assert f"    {H100!r}\n" in PAGE
     command = f"exp3rt-trt plan --model {student} --target {target} --users 1000 --candidates 100"
     monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit) as exit_:
