@@ -6,7 +6,7 @@
 # Sets EXP3RT_TRTLLM_INCLUDE_DIRS (empty: no headers) and EXP3RT_TRTLLM_LIBRARIES (empty: none, or not to be used).
 
 set(EXP3RT_TENSORRT_LLM_DIR "" CACHE PATH "Folder of TensorRT-LLM 1.2: include/ or cpp/include/, and lib/ or libs/")
-set(EXP3RT_CUDA_INCLUDE_DIR "" CACHE PATH "Folder of cuda_fp16.h; found by itself where CUDA is installed")
+set(EXP3RT_CUDA_INCLUDE_DIR "" CACHE STRING "Folders of CUDA's headers; found by itself where CUDA is installed")
 option(EXP3RT_TENSORRT_LLM_COMPILE_ONLY "Compile the adapter to TensorRT-LLM, and leave it out of the extension" OFF)
 
 # Sets <variable> to a folder with the file, or stops the build with the hint.
@@ -41,7 +41,7 @@ if(EXP3RT_TENSORRT_LLM_DIR)
     ${root}/include ${root}/cpp/include ${root})
   exp3rt_require_headers(cuda_headers cuda_fp16.h "Give -DEXP3RT_CUDA_INCLUDE_DIR=..."
     ${EXP3RT_CUDA_INCLUDE_DIR} ${CUDAToolkit_INCLUDE_DIRS} /usr/local/cuda/include)
-  set(EXP3RT_TRTLLM_INCLUDE_DIRS ${trtllm_headers} ${cuda_headers})
+  set(EXP3RT_TRTLLM_INCLUDE_DIRS ${trtllm_headers} ${cuda_headers} ${EXP3RT_CUDA_INCLUDE_DIR})
   foreach(name tensorrt_llm nvinfer_plugin_tensorrt_llm)  # the second one has initTrtLlmPlugins
     find_library(EXP3RT_LIBRARY_${name} ${name} PATHS ${root}/lib ${root}/libs ${root}/cpp/build/tensorrt_llm
       PATH_SUFFIXES plugins NO_DEFAULT_PATH)
