@@ -17,7 +17,8 @@ Batch Batch::outputs_only() const {
     kept.slices.back().num_rows = 1;
     kept.slices.back().first_own_token += row - slice->first_row;
     kept.outputs.push_back({static_cast<int>(i), outputs[i].labels});
-    if (row < num_precise_rows) ++kept.num_precise_rows;
+    if (std::binary_search(precise_rows.begin(), precise_rows.end(), row))
+      kept.precise_rows.push_back(static_cast<int>(i));
   }
   return kept;
 }

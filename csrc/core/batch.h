@@ -48,14 +48,14 @@ struct OutputValue {
 // One forward pass: ragged, no padding. All keys of a layer are written before any query of it reads, so slices may
 // stand in any order, and use a context that the same batch computes.
 //
-// The first rows are precise: what all of a user's candidates build on (the prefix) and what leads to a label (the last
-// few tokens before it). A bf16 engine computes these few with activations of twice the width (docs/accuracy.md).
+// Some rows are precise: what all of a user's candidates build on (the prefix) and what leads to a label (the last few
+// tokens before it). A bf16 engine computes these few with activations of twice the width (docs/accuracy.md).
 struct Batch {
   TokenIds tokens;                      // [rows]
   std::vector<std::int32_t> positions;  // [rows]
   std::vector<BatchSlice> slices;
   std::vector<OutputRequest> outputs;  // in order of their rows
-  int num_precise_rows = 0;
+  std::vector<int> precise_rows;       // in order
   std::vector<ItemCopy> item_copies;
   std::vector<BlockId> fresh_blocks;  // handed out since the last batch; their old contents must not be seen
 

@@ -112,11 +112,12 @@ template <typename Fn>
 void Llama::for_panels(Fn&& fn) const {
   if (in_team_) {
     in_team(num_threads_, [&](Team team) {
-      for (const Panel& panel : panels_) fn(panel, team);
+      for (const Panel& panel : panels_.all()) fn(panel, team);
     });
   } else {
-    const auto count = static_cast<std::int64_t>(panels_.size());
-    parallel_for(num_threads_, count, [&](std::int64_t i) { fn(panels_[z(i)], Team()); });
+    const std::span<const Panel> panels = panels_.all();
+    parallel_for(num_threads_, static_cast<std::int64_t>(panels.size()),
+                 [&](std::int64_t i) { fn(panels[z(i)], Team()); });
   }
 }
 
@@ -168,7 +169,7 @@ void Llama::prepare(const Batch& batch) {
 
 void Llama::cut(const Batch& batch) {
   in_team_ = few_rows(batch.num_rows(), num_threads_);
-  panels_ = cut_panels(batch.num_precise_rows, batch.num_rows(), num_threads_);
+  panels_ = Panels(batch.precise_rows, batch.num_rows(), num_threads_);
 }
 
 void Llama::embed(const Batch& batch, const Panel& panel, Team team) {
@@ -249,7 +250,7 @@ void Llama::attention_output(const Layer& layer, const Panel& panel, Team team) 
 
 void Llama::mlp(const Layer& layer, const Panel& panel, Team team) {
   const Activations input = normed(layer.mlp_norm, layer.gate_up, panel, team);
-  Activations inner(layer.down.dtype, panel.num_rows(), panel.num_precise(), layer.down.k,
+  Activations inner(layer.down.dtype, panel.num_rows(), panel.num_precise, layer.down.k,
                     workspace().inner.get<std::byte>(0));
   team.meet();
   for_parts(input, config_.intermediate_size, kPanelColumns, team, [&](Range rows, Range columns) {
@@ -281,7 +282,7 @@ void Llama::write_hidden(const Panel& panel, Team team, float* hidden) const {
 
 // The panel's input to products, in the workspace of those who work on it.
 Activations Llama::input_of(const PackedMatrix& w, const Panel& panel) {
-  return {w.dtype, panel.num_rows(), panel.num_precise(), w.k, workspace().input.get<std::byte>(0)};
+  return {w.dtype, panel.num_rows(), panel.num_precise, w.k, workspace().input.get<std::byte>(0)};
 }
 
 Activations Llama::normed(const float* weight, const PackedMatrix& w, const Panel& panel, Team team) {

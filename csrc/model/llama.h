@@ -111,7 +111,7 @@ class Llama {
   std::vector<Workspace> workspaces_;  // one per thread; a team works in the first
 
   // Of the batch at hand.
-  std::vector<Panel> panels_;
+  Panels panels_;
   bool in_team_ = false;     // all threads work on each panel
   std::vector<Slot> slots_;  // [rows]
   AlignedBuffer residual_buffer_, query_buffer_, attended_buffer_, angle_buffer_;

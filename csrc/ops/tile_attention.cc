@@ -11,9 +11,9 @@ constexpr int kRows = 2 * kTileRows;
 constexpr std::int64_t kValuePanelBytes = kBlockTokens * kPanelColumns * 2;
 constexpr std::int64_t kScoreBytes = kScoreStride * 4;
 
-// Rows [first, first + count) of the work, 32 at most, and the blocks that any of them sees.
+// Rows [first, first + count) of the work, 32 at most, and the steps, two a block, with keys that any of them sees.
 struct Chunk {
-  int first, count, num_blocks;
+  int first, count, num_steps;
   int upper() const { return count < kTileRows ? count : kTileRows; }
   int lower() const { return count - upper(); }
 };
@@ -22,16 +22,16 @@ void score(const TileAttention& rows, const Chunk& chunk, float* scores) {
   const std::int64_t query_bytes = rows.query_dim * 2;
   const char* upper = bytes(rows.queries) + chunk.first * query_bytes;
   const char* lower = upper + kTileRows * query_bytes;
-  const int steps = rows.key_dim / 32, query_steps = rows.query_dim / 32;
-  for (int half = 0; half < 2 * chunk.num_blocks; ++half) {
-    const char* keys = bytes(rows.blocks[half / 2].keys) + half % 2 * 2 * kColumnBytes;
-    char* to = reinterpret_cast<char*>(scores) + half * 2 * kColumnBytes;
+  const int depths = rows.key_dim / 32, query_depths = rows.query_dim / 32;
+  for (int step = 0; step < chunk.num_steps; ++step) {
+    const char* keys = bytes(rows.blocks[step / 2].keys) + step % 2 * 2 * kColumnBytes;
+    char* to = reinterpret_cast<char*>(scores) + step * 2 * kColumnBytes;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int step = 0; step < steps; ++step, keys += kStepBytes) {
-      const std::int64_t at = step % query_steps * static_cast<std::int64_t>(kTileDepth);
+    for (int depth = 0; depth < depths; ++depth, keys += kStepBytes) {
+      const std::int64_t at = depth % query_depths * static_cast<std::int64_t>(kTileDepth);
       _tile_loadd(4, upper + at, query_bytes);
       _tile_stream_loadd(6, keys, kColumnStride);
       _tile_dpbf16ps(0, 4, 6);
@@ -64,7 +64,7 @@ void add_values(const TileAttention& rows, const Chunk& chunk, const float* weig
       _tile_loadd(2, lower, sum_bytes);
       _tile_loadd(3, lower + kColumnBytes, sum_bytes);
     }
-    for (int step = 0; step < 2 * chunk.num_blocks; ++step) {
+    for (int step = 0; step < chunk.num_steps; ++step) {
       const char* values = bytes(rows.blocks[step / 2].values) + part / 2 * kValuePanelBytes + step % 2 * kStepBytes +
                            part % 2 * 2 * kColumnBytes;
       const char* at = bytes(weights) + step * static_cast<std::int64_t>(kTileDepth);
@@ -91,10 +91,11 @@ void add_values(const TileAttention& rows, const Chunk& chunk, const float* weig
 Chunk chunk_at(const TileAttention& rows, int first) {
   const int left = rows.count - first;
   const int count = left < kRows ? left : kRows;
-  int most = rows.seen ? 0 : rows.num_blocks * kBlockTokens;
+  const int held = (rows.num_blocks - 1) * kBlockTokens + rows.blocks[rows.num_blocks - 1].num_tokens;
+  int most = rows.seen ? 0 : held;
   for (int i = first; i < first + count && rows.seen; ++i) most = rows.seen[i] > most ? rows.seen[i] : most;
-  const int blocks = (most + kBlockTokens - 1) / kBlockTokens;
-  return {first, count, blocks < rows.num_blocks ? blocks : rows.num_blocks};
+  most = most < held ? most : held;
+  return {first, count, (most + kStepKeys - 1) / kStepKeys};
 }
 
 }  // namespace
@@ -104,11 +105,11 @@ void attend_tiles(const TileAttention& rows) {
   TileSession session;
   for (int first = 0; first < rows.count; first += kRows) {
     const Chunk chunk = chunk_at(rows, first);
-    if (chunk.num_blocks == 0) continue;
+    if (chunk.num_steps <= 0) continue;
     session.set_rows(chunk.upper(), chunk.lower() > 0 ? chunk.lower() : kTileRows);
     score(rows, chunk, scores);
-    soften(rows, first, chunk.upper(), chunk.num_blocks, scores);
-    soften(rows, first + kTileRows, chunk.lower(), chunk.num_blocks, scores + kTileRows * kScoreStride);
+    soften(rows, first, chunk.upper(), chunk.num_steps, scores);
+    soften(rows, first + kTileRows, chunk.lower(), chunk.num_steps, scores + kTileRows * kScoreStride);
     add_values(rows, chunk, scores);
   }
 }

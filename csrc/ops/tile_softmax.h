@@ -15,6 +15,9 @@ namespace {
 // fall into different sets of the cache.
 constexpr int kScoreStride = TileAttention::kMaxBlocks * kBlockTokens + 16;
 
+// Keys of half a block: what goes through the products in one step.
+constexpr int kStepKeys = kBlockTokens / 2;
+
 // A score that weighs nothing, far below any and any maximum. (Not infinity: that less itself is no number.)
 constexpr float kNone = -1e30f;
 
@@ -47,43 +50,41 @@ inline __m512 fold(const __m512 (&rows)[kTileRows], Op op) {
 }
 
 // Slots that a row may not see: those behind its last, and those of a block that hold no token.
-inline void hide(const TileAttention& rows, int row, int num_blocks, float* scores) {
-  for (int block = 0; block < num_blocks; ++block) {
-    const int left = rows.seen ? rows.seen[row] - block * kBlockTokens : kBlockTokens;
-    const int valid = left < rows.blocks[block].num_tokens ? left : rows.blocks[block].num_tokens;
-    for (int i = 0; i < kBlockTokens && valid < kBlockTokens; i += 16) {
+inline void hide(const TileAttention& rows, int row, int num_steps, float* scores) {
+  for (int step = 0; step < num_steps; ++step) {
+    const int left = rows.seen ? rows.seen[row] - step * kStepKeys : kStepKeys;
+    const int held = rows.blocks[step / 2].num_tokens - step % 2 * kStepKeys;
+    const int valid = left < held ? left : held;
+    for (int i = 0; i < kStepKeys && valid < kStepKeys; i += 16) {
       const int first = valid - i;  // lanes from here on
       const auto mask = static_cast<__mmask16>(first >= 16 ? 0 : first <= 0 ? 0xFFFF : 0xFFFF << first);
-      _mm512_mask_store_ps(scores + block * kBlockTokens + i, mask, _mm512_set1_ps(kNone));
+      _mm512_mask_store_ps(scores + step * kStepKeys + i, mask, _mm512_set1_ps(kNone));
     }
   }
 }
 
-inline __m512 largest(const float* scores, int num_blocks) {
-  __m512 found[4];
-  for (int v = 0; v < 4; ++v) found[v] = _mm512_load_ps(scores + v * 16);
-  for (int block = 1; block < num_blocks; ++block) {
-    scores += kBlockTokens;
-    for (int v = 0; v < 4; ++v) found[v] = _mm512_max_ps(found[v], _mm512_load_ps(scores + v * 16));
+inline __m512 largest(const float* scores, int num_steps) {
+  __m512 low = _mm512_load_ps(scores), high = _mm512_load_ps(scores + 16);
+  for (int step = 1; step < num_steps; ++step) {
+    low = _mm512_max_ps(low, _mm512_load_ps(scores + step * kStepKeys));
+    high = _mm512_max_ps(high, _mm512_load_ps(scores + step * kStepKeys + 16));
   }
-  return _mm512_max_ps(_mm512_max_ps(found[0], found[1]), _mm512_max_ps(found[2], found[3]));
+  return _mm512_max_ps(low, high);
 }
 
 // A row's scores become weights in bf16, which begin where the scores do. Returns their sum, as they were rounded.
-inline __m512 weigh(float* scores, int num_blocks, float maximum) {
+inline __m512 weigh(float* scores, int num_steps, float maximum) {
   const __m512 most = _mm512_set1_ps(maximum);
   const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3F80);
   __m512 total[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
   auto* weights = reinterpret_cast<std::uint16_t*>(scores);
-  for (int block = 0; block < num_blocks; ++block) {
-    for (int v = 0; v < 2; ++v) {
-      const int at = block * kBlockTokens + v * 32;
-      const __m512 low = exp2_of(_mm512_sub_ps(_mm512_load_ps(scores + at), most));
-      const __m512 high = exp2_of(_mm512_sub_ps(_mm512_load_ps(scores + at + 16), most));
-      const __m512bh pair = _mm512_cvtne2ps_pbh(high, low);
-      total[v] = _mm512_dpbf16_ps(total[v], pair, ones);
-      _mm512_store_si512(weights + at, (__m512i)pair);
-    }
+  for (int step = 0; step < num_steps; ++step) {
+    const int at = step * kStepKeys;
+    const __m512 low = exp2_of(_mm512_sub_ps(_mm512_load_ps(scores + at), most));
+    const __m512 high = exp2_of(_mm512_sub_ps(_mm512_load_ps(scores + at + 16), most));
+    const __m512bh pair = _mm512_cvtne2ps_pbh(high, low);
+    total[step % 2] = _mm512_dpbf16_ps(total[step % 2], pair, ones);
+    _mm512_store_si512(weights + at, (__m512i)pair);
   }
   return _mm512_add_ps(total[0], total[1]);
 }
@@ -95,19 +96,19 @@ inline void scale_sum(const TileAttention& rows, int row, float factor) {
     _mm512_store_ps(sum + v, _mm512_mul_ps(_mm512_load_ps(sum + v), _mm512_set1_ps(factor)));
 }
 
-// One step for up to 16 rows from `first` on: their scores become weights, and what was summed up before is scaled to the
+// For up to 16 rows from `first` on: their scores become weights, and what was summed up before is scaled to the
 // new maximum. Maxima, factors and sums are found for all rows at once.
-inline void soften(const TileAttention& rows, int first, int count, int num_blocks, float* scores) {
+inline void soften(const TileAttention& rows, int first, int count, int num_steps, float* scores) {
   if (count == 0) return;
   __m512 of_row[kTileRows] = {};
-  for (int i = 0; i < count; ++i) hide(rows, first + i, num_blocks, scores + i * kScoreStride);
-  for (int i = 0; i < count; ++i) of_row[i] = largest(scores + i * kScoreStride, num_blocks);
+  for (int i = 0; i < count; ++i) hide(rows, first + i, num_steps, scores + i * kScoreStride);
+  for (int i = 0; i < count; ++i) of_row[i] = largest(scores + i * kScoreStride, num_steps);
   const auto lanes = static_cast<__mmask16>((1u << count) - 1);
   const __m512 before = _mm512_maskz_loadu_ps(lanes, rows.max + first);
   const __m512 now = _mm512_max_ps(before, fold(of_row, [](__m512 a, __m512 b) { return _mm512_max_ps(a, b); }));
   _mm512_mask_storeu_ps(rows.max + first, lanes, now);
 
-  for (int i = 0; i < count; ++i) of_row[i] = weigh(scores + i * kScoreStride, num_blocks, rows.max[first + i]);
+  for (int i = 0; i < count; ++i) of_row[i] = weigh(scores + i * kScoreStride, num_steps, rows.max[first + i]);
   const __m512 added = fold(of_row, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); });
   const __m512 factor = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(before, now, _CMP_EQ_OQ),
                                              exp2_of(_mm512_sub_ps(before, now)), _mm512_set1_ps(1.0f));

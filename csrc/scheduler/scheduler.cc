@@ -101,9 +101,8 @@ void Scheduler::schedule(std::size_t running_index) {
   Sequence& sequence = running_[running_index];
   if (!sequence.ready() || sequence.num_pending() == 0) return;
   const int num_tokens = std::min(sequence.num_pending(), max_batch_tokens_ - num_planned_);
-  const int plain = std::min(num_tokens, sequence.num_pending() - sequence.num_precise());
-  if (plain > 0) plan(running_index, plain, false);
-  if (num_tokens > plain) plan(running_index, num_tokens - plain, true);
+  const int num_plain = std::min(num_tokens, sequence.num_pending() - sequence.num_precise());
+  plan(running_index, num_tokens, num_tokens - num_plain);
   stats_.prompt_tokens_computed += num_tokens - sequence.num_drafts;
   if (sequence.num_pending() > 0) return;
   if (sequence.phase == Sequence::Phase::kPrefix) {
@@ -124,17 +123,16 @@ void Scheduler::copy_item(const Sequence& sequence) {
   batch_.item_copies.push_back({sequence.own_blocks, lease.item()->num_tokens, lease.destination()});
 }
 
-void Scheduler::plan(std::size_t running_index, int num_tokens, bool precise) {
+void Scheduler::plan(std::size_t running_index, int num_tokens, int num_precise) {
   Sequence& sequence = running_[running_index];
-  pieces_.push_back({running_index, num_tokens, precise, sequence.next_pending, sequence.num_computed, 0});
+  pieces_.push_back({running_index, num_tokens, num_precise, sequence.next_pending, sequence.num_computed, 0});
   sequence.next_pending += static_cast<std::size_t>(num_tokens);
   sequence.num_computed += num_tokens;
   num_planned_ += num_tokens;
 }
 
-// Lays the pieces out as a batch, the precise ones first.
+// Lays the pieces out as a batch.
 void Scheduler::assemble() {
-  std::stable_partition(pieces_.begin(), pieces_.end(), [](const Piece& piece) { return piece.precise; });
   for (const Piece& piece : pieces_) {
     const Sequence& sequence = running_[piece.running_index];
     const GroupState& group = *sequence.group;
@@ -146,7 +144,9 @@ void Scheduler::assemble() {
       batch_.tokens.push_back(sequence.pending[piece.first_pending + static_cast<std::size_t>(i)]);
       batch_.positions.push_back(sequence.first_position + piece.first_own_token + i);
     }
-    if (piece.precise) batch_.num_precise_rows = batch_.num_rows();
+    for (int row = batch_.num_rows() - piece.num_precise; row < batch_.num_rows(); ++row) {
+      batch_.precise_rows.push_back(row);
+    }
     const bool answers = sequence.phase == Sequence::Phase::kAnswer;
     const auto labels = answers ? std::span<const TokenId>(group.request.label_tokens) : std::span<const TokenId>();
     for (int row = batch_.num_rows() - piece.num_outputs; row < batch_.num_rows(); ++row) {

@@ -48,7 +48,7 @@ class Scheduler {
   struct Piece {
     std::size_t running_index;
     int num_tokens;
-    bool precise;
+    int num_precise;  // the last of them
     std::size_t first_pending;
     int first_own_token;
     int num_outputs;  // of its last rows
@@ -64,7 +64,7 @@ class Scheduler {
   void stop_cancelled_and_expired();
   void draft_tokens();
   void schedule(std::size_t running_index);
-  void plan(std::size_t running_index, int num_tokens, bool precise);
+  void plan(std::size_t running_index, int num_tokens, int num_precise);
   void assemble();
   void copy_item(const Sequence& sequence);
   void mark_computed_items();

@@ -38,7 +38,7 @@ class Fixture {
   void step() {
     const Batch& batch = scheduler_.next_batch();
     rows = batch.num_rows();
-    precise_rows = batch.num_precise_rows;
+    precise_rows = batch.precise_rows;
     for (const BlockId block : batch.fresh_blocks) memory_[z(block)].assign(kBlockTokens, -1000000);
     for (const BatchSlice& slice : batch.slices) {
       for (int i = 0; i < slice.num_rows; ++i) {
@@ -75,7 +75,7 @@ class Fixture {
   const ItemCache& items() const { return items_; }
   std::map<GroupId, GroupResult> results;
   int rows = 0;
-  int precise_rows = 0;
+  std::vector<int> precise_rows;
   std::function<TokenId(int)> next_token = [](int) { return 7; };
 
  private:
@@ -149,12 +149,16 @@ TEST_CASE("scheduler: score mode computes the prefix once and reads each candida
   CHECK(f.scheduler().stats().prompt_tokens_computed == 73 + 2 * (106 + 3 * 2));
 }
 
-TEST_CASE("scheduler: prefixes and the last tokens before a label come first in a batch, as its precise rows") {
+TEST_CASE("scheduler: prefixes and the last tokens before a label are precise rows of a batch") {
   Fixture f(32, 200);
   f.add(group({TokenIds(20, 1)}, {TokenIds(30, 2), TokenIds(40, 5)}));
   f.step();
   CHECK(f.rows == 20 + 32 + 42);
-  CHECK(f.precise_rows == 20 + 8 + 8);
+  std::vector<int> expected(20 + 8 + 8);
+  std::iota(expected.begin(), expected.begin() + 20, 0);
+  std::iota(expected.begin() + 20, expected.begin() + 28, 20 + 24);
+  std::iota(expected.begin() + 28, expected.end(), 20 + 32 + 34);
+  CHECK(f.precise_rows == expected);
   f.run();
 }
 
@@ -185,10 +189,10 @@ TEST_CASE("scheduler: a reasoning ends before the answer's own tokens, which are
     const GroupId id = f.add(group({{1, 2}}, {{10}}, limit));
     RerankGroup cut = group({{1, 2}}, {{10}}, 2);
     const GroupId cut_id = f.add(cut);
-    int precise = 0;
+    std::size_t precise = 0;
     while (!f.scheduler().idle()) {
       f.step();
-      precise = f.precise_rows;
+      precise = f.precise_rows.size();
     }
     CHECK(f.results[id].candidates[0].reasoning_tokens == TokenIds(2, 7));
     CHECK(f.results[id].candidates[0].label_logits.at(0) == expected(cut, 0));
