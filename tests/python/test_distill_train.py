@@ -17,6 +17,7 @@ from exp3rt_trt.distill.losses import rating_loss, soft_labels
 from exp3rt_trt.distill.ratings import by_user, read_ratings, split_rows
 from exp3rt_trt.distill.recipe import Recipe, read_recipe
 from exp3rt_trt.distill.steps import run_step
+from exp3rt_trt.distill.texts import read_texts
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.evaluate import student
 from exp3rt_trt.jobs import Request
@@ -167,6 +168,61 @@ def test_a_gpu_computes_the_same_logits_and_loss(
         results.append([x.detach().cpu().numpy() for x in (logits, loss, expected)])
     for cpu, gpu in zip(*results, strict=True):
         np.testing.assert_allclose(gpu, cpu, atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", [CAUSAL, SegmentLayout("segmented", 1000, 1600)])
+def test_a_rationale_has_the_ids_that_the_engine_reasons_from(
+    rows: list[RatingRow], tiny_checkpoint: Callable[[str], Path], tmp_path: Path, layout: SegmentLayout
+) -> None:
+    checkpoint = tiny_checkpoint("llama")
+    engine = make_segmented_engine(checkpoint, tmp_path / "engine", "fp32", layout)
+    text = Encoder(checkpoint, TEN, layout=layout).encode_rationale(rows[0], "Calm films suit.")
+    with Reranker.from_pretrained(engine, scale=TEN, threads=1, kv_cache_mib=64) as reranker:
+        group = reranker._groups.build(rows[0].user, [rows[0].item], Request(), "reason").group
+        written = reranker.decode(text.segments["answer"][-text.num_trained :])
+    assert group is not None
+    segments, (suffix,) = text.segments, group.suffixes
+    assert [segments["instructions"], segments["user"]] == group.prefix
+    assert segments["item"] == (group.items[0] if layout.segmented else suffix)
+    opening, answer = segments["answer"][: -text.num_trained], segments["answer"][-text.num_trained :]
+    assert opening == (suffix if layout.segmented else [])
+    label = group.label_tokens[round(rows[0].rating) - 1]
+    assert answer[-len(group.answer_tokens) - 2 : -1] == [*group.answer_tokens, label]
+    assert answer[-1] in group.end_tokens
+    assert written.startswith(" Calm films suit.")
+
+
+def test_padded_texts_are_computed_as_alone(recipe: Recipe) -> None:
+    torch = pytest.importorskip("torch")
+    from exp3rt_trt.distill.attention import additive, attention_mask, padded_texts, token_positions
+    from transformers import AutoModelForCausalLM
+
+    layout = SegmentLayout("segmented", 1000, 1600)
+    texts = list(read_texts(Path(recipe.data.texts[0]), Encoder(Path(recipe.base), TEN, layout=layout)))[:2]
+    model = AutoModelForCausalLM.from_pretrained(recipe.base, dtype=torch.float32)
+    longest = max(len(text["input_ids"]) for text in texts)
+    padded = torch.zeros(2, longest, dtype=torch.long)
+    for row, text in zip(padded, texts, strict=True):
+        row[: len(text["input_ids"])] = torch.tensor(text["input_ids"])
+    with torch.no_grad():
+        together = model(padded, **padded_texts([text["lengths"] for text in texts], layout)).logits
+        for logits, text in zip(together, texts, strict=True):
+            alone = model(
+                torch.tensor([text["input_ids"]]),
+                attention_mask=additive(attention_mask(text["lengths"], layout), model.dtype)[None, None],
+                position_ids=token_positions(text["lengths"], layout)[None],
+            ).logits[0]
+            np.testing.assert_allclose(logits[: len(alone)].numpy(), alone.numpy(), atol=1e-5)
+    assert torch.isfinite(together).all()
+    rationale, task = (text["lengths"] for text in texts)
+    assert all(rationale.values())
+    assert task["instructions"] == len(texts[1]["input_ids"])  # read as ever, from position 0
+
+
+def test_a_rationale_that_does_not_fit_the_layout_is_named(recipe: Recipe) -> None:
+    encoder = Encoder(Path(recipe.base), TEN, layout=SegmentLayout("segmented", 1000, 1010))
+    with pytest.raises(InvalidInputError, match=r"texts\.jsonl:1: user .*candidates\[0\]"):
+        list(read_texts(Path(recipe.data.texts[0]), encoder))
 
 
 def test_a_segmented_batch_computes_an_item_once(
@@ -349,10 +405,13 @@ def test_a_recipe_becomes_an_engine_and_goes_on_where_it_was(
     assert bare["errors"]["rmse"] != ours["errors"]["rmse"]
 
 
-def test_a_segmented_recipe_makes_a_segmented_student(recipe: Recipe) -> None:
+def test_a_segmented_recipe_makes_a_segmented_student(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("trl", reason="needs the extra [distill]")
     pytest.importorskip("peft", reason="needs the extra [distill]")
     from exp3rt_trt.distill.run import distill
+    from exp3rt_trt.distill.trainer import StudentTrainer
 
     given = {
         "attention": "segmented",
@@ -362,14 +421,21 @@ def test_a_segmented_recipe_makes_a_segmented_student(recipe: Recipe) -> None:
     }
     segmented = replace(
         recipe,
-        data=replace(recipe.data, texts=()),
         train=replace(recipe.train, **given, average_steps=1, steps=2, evaluations=0),
     )
+    masks = []
+    loss = StudentTrainer.compute_loss
+
+    def watched(self: StudentTrainer, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        masks.extend(inputs["texts"]["attention_mask"] for _ in range("texts" in inputs))
+        return loss(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(StudentTrainer, "compute_loss", watched)
     made = distill(segmented)
+    assert masks
+    assert all(mask.ndim == 4 for mask in masks)
     layout = segmented.train.layout
     assert read_layout(made.adapter) == read_layout(made.checkpoint) == layout
     assert (made.adapter / LAYOUT_FILE).exists()
     with Reranker.from_pretrained(made.engine, scale=TEN) as reranker:
         assert reranker.engine.manifest.layout == layout
-    with pytest.raises(InvalidInputError, match="rationales cannot be trained"):
-        distill(replace(segmented, data=recipe.data))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from exp3rt_trt.segments import SEGMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import torch
 
@@ -46,6 +46,31 @@ def token_positions(lengths: Mapping[SegmentName, int], layout: SegmentLayout) -
 
     starts = layout.starts(lengths)
     return torch.cat([starts[name] + torch.arange(lengths[name]) for name in SEGMENTS])
+
+
+def padded_texts(
+    lengths: Sequence[Mapping[SegmentName, int]], layout: SegmentLayout
+) -> dict[str, torch.Tensor]:
+    """Return what a model of transformers takes beside the tokens of whole texts, padded on the right.
+
+    Args:
+        lengths: of each text's segments, in tokens.
+        layout: how the student reads them.
+
+    Returns:
+        `attention_mask`, bool [num_texts, 1, longest, longest], where what pads a text sees itself alone;
+        `position_ids`, [num_texts, longest].
+    """
+    import torch  # noqa: PLC0415
+
+    longest = max(sum(of.values()) for of in lengths)
+    mask = torch.eye(longest, dtype=torch.bool).repeat(len(lengths), 1, 1, 1)
+    positions = torch.zeros(len(lengths), longest, dtype=torch.long)
+    for text, of in enumerate(lengths):
+        length = sum(of.values())
+        mask[text, 0, :length, :length] = attention_mask(of, layout)
+        positions[text, :length] = token_positions(of, layout)
+    return {"attention_mask": mask, "position_ids": positions}
 
 
 def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

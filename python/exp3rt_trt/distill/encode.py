@@ -59,6 +59,19 @@ class EncodedGroup:
         ]
 
 
+@dataclass(frozen=True)
+class EncodedText:
+    """A prompt with the answer that the student should give.
+
+    Args:
+        segments: token ids, in the order of `SEGMENTS`.
+        num_trained: how many of the last tokens are the answer.
+    """
+
+    segments: Prompt
+    num_trained: int
+
+
 class Encoder:
     """Encodes with the engine's own code, from a checkpoint's tokenizer.
 
@@ -121,29 +134,35 @@ class Encoder:
             tuple(group.label_tokens),
         )
 
-    def encode_rationale(self, row: RatingRow, rationale: str) -> tuple[TokenIds, TokenIds]:
-        """Encode a row for reason mode: the prompt, and what the student should go on with.
+    def encode_rationale(self, row: RatingRow, rationale: str) -> EncodedText:
+        """Encode a row for reason mode, with what the student should go on with: reasoning, answer and label.
 
         Args:
             row: its rating, rounded, is the label.
             rationale: that leads to it.
 
-        Returns:
-            Tokens of the prompt, and of reasoning, forced answer and label.
-
         Raises:
-            InvalidInputError: for a segmented student: texts are trained causally.
+            InvalidInputError: naming the item that is too long.
         """
         group = self._group([row], "reason")
-        if group.items:
-            raise InvalidInputError('rationales cannot be trained with attention = "segmented"')
-        prompt = [*group.prefix[0], *group.prefix[1], *group.suffixes[0]]
+        instructions, user = group.prefix
+        item, opening = (*group.items, *group.suffixes) if group.items else (*group.suffixes, [])
         nearest = min(range(len(self._scale.values)), key=lambda i: abs(self._scale.values[i] - row.rating))
-        (reasoning,) = self._tokenizer.encode_texts([f" {rationale}"], after=prompt)
-        return prompt, [*reasoning, *group.answer_tokens, group.label_tokens[nearest], *self._end]
+        (reasoning,) = self._tokenizer.encode_texts([f" {rationale}"], after=opening or item)
+        answer = [*reasoning, *group.answer_tokens, group.label_tokens[nearest], *self._end]
+        segments: Prompt = {
+            "instructions": instructions,
+            "user": user,
+            "item": item,
+            "answer": [*opening, *answer],
+        }
+        return EncodedText(segments, len(answer))
 
-    def encode_task(self, instruction: str, text: str, output: str) -> tuple[TokenIds, TokenIds]:
-        """Encode a task with its instructions as the system's text, and the answer with its end of turn."""
+    def encode_task(self, instruction: str, text: str, output: str) -> EncodedText:
+        """Encode a task with its instructions as the system's text, and the answer with its end of turn.
+
+        It has no item that would be read apart: all of it is one segment.
+        """
         segment = (
             Piece(self._chat.before_system, control=True),
             Piece(instruction),
@@ -152,8 +171,10 @@ class Encoder:
             Piece(self._chat.after_user, control=True),
         )
         prompt = self._tokenizer.encode_segment(segment)
-        (answer,) = self._tokenizer.encode_texts([output], after=prompt)
-        return prompt, [*answer, *self._end]
+        (output_tokens,) = self._tokenizer.encode_texts([output], after=prompt)
+        answer = [*output_tokens, *self._end]
+        segments: Prompt = {"instructions": [*prompt, *answer], "user": [], "item": [], "answer": []}
+        return EncodedText(segments, len(answer))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exp3rt_trt.distill.augment import AverageFit, only_averages, thin_out
+from exp3rt_trt.distill.encode import EncodedGroup
 from exp3rt_trt.distill.ratings import Split, by_user, read_ratings, split_rows
 from exp3rt_trt.distill.texts import read_texts
 from exp3rt_trt.errors import InvalidInputError
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from exp3rt_trt.distill.encode import Encoder
     from exp3rt_trt.distill.recipe import Recipe
     from exp3rt_trt.evaluate.rows import RatingRow
+    from exp3rt_trt.segments import SegmentName
 
 ITEMS_PER_INVENTED_USER = 5
-# "group": fields of an EncodedGroup, or "text": input_ids and labels; and "layout": fields of a SegmentLayout
+# "group": fields of an EncodedGroup, or "text": a Text; and "layout": fields of a SegmentLayout
 Example = dict[str, Any]
 
 
@@ -113,13 +115,21 @@ def _group(rows: list[RatingRow], encoder: Encoder) -> Example:
     return {"group": asdict(encoder.encode(rows))}
 
 
+def _segment_lengths(example: Example) -> list[dict[SegmentName, int]]:
+    """Return the lengths, in tokens, of each prompt's segments."""
+    if "text" in example:
+        return [example["text"]["lengths"]]
+    prompts = EncodedGroup(**example["group"]).prompts()
+    return [{name: len(tokens) for name, tokens in prompt.items()} for prompt in prompts]
+
+
 def _draw_positions(examples: list[Example], recipe: Recipe) -> None:
     """Draw the positions of items and answers anew for each step, with room for the longest segments."""
     layout, step = recipe.train.layout, recipe.train.users_per_step
     random = np.random.default_rng([recipe.seed, 1])  # the rows are those of a run with fixed positions
-    groups = [example["group"] for example in examples if "group" in example]
-    prefix = max(len(group["instructions"]) + len(group["user"]) for group in groups)
-    longest = max(len(item) for group in groups for item in group["items"])
+    lengths = [of for example in examples for of in _segment_lengths(example)]
+    prefix = max(of["instructions"] + of["user"] for of in lengths if of["item"])
+    longest = max(of["item"] for of in lengths)
     for first in range(0, len(examples), step):
         item = int(random.integers(prefix, layout.item_position, endpoint=True))
         answer = int(random.integers(item + longest, layout.answer_position, endpoint=True))

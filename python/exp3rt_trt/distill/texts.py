@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from exp3rt_trt.distill.ratings import parse_row
 from exp3rt_trt.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from exp3rt_trt.distill.encode import Encoder
+    from exp3rt_trt.distill.encode import EncodedText, Encoder
+    from exp3rt_trt.segments import SegmentName
 
 UNTRAINED = -100  # torch's cross-entropy passes over it
 
 
-def read_texts(path: Path, encoder: Encoder) -> Iterator[dict[str, list[int]]]:
+class Text(TypedDict):
+    """A text in the form of TRL's examples, and by segments.
+
+    Args:
+        input_ids: [num_tokens].
+        labels: [num_tokens].
+        lengths: of its segments, in tokens.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    lengths: dict[SegmentName, int]
+
+
+def read_texts(path: Path, encoder: Encoder) -> Iterator[Text]:
     """Read teacher's answers and encode them; the loss is on the answer alone.
 
     Args:
@@ -26,31 +41,36 @@ def read_texts(path: Path, encoder: Encoder) -> Iterator[dict[str, list[int]]]:
             `output`.
         encoder: of the student.
 
-    Yields:
-        `input_ids` and `labels`, [num_tokens].
-
     Raises:
-        InvalidInputError: naming the line and the field.
+        InvalidInputError: naming the line and the field, or what is too long for the student.
     """
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            given = _object(line, where)
-            if "rationale" in given:
-                row = parse_row(given, where)
-                prompt, answer = encoder.encode_rationale(row, _string(given, "rationale", where))
-            else:
-                instruction, text, output = (
-                    _string(given, name, where) for name in ("instruction", "input", "output")
-                )
-                prompt, answer = encoder.encode_task(instruction, text, output)
-            yield _example(prompt, answer)
+            if line.strip():
+                yield _laid_out(_encoded(line, encoder, f"{path}:{number}"))
 
 
-def _example(prompt: Sequence[int], answer: Sequence[int]) -> dict[str, list[int]]:
-    return {"input_ids": [*prompt, *answer], "labels": [UNTRAINED] * len(prompt) + list(answer)}
+def _encoded(line: str, encoder: Encoder, where: str) -> EncodedText:
+    given = _object(line, where)
+    if "rationale" not in given:
+        return encoder.encode_task(
+            *(_string(given, name, where) for name in ("instruction", "input", "output"))
+        )
+    row, rationale = parse_row(given, where), _string(given, "rationale", where)
+    try:
+        return encoder.encode_rationale(row, rationale)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{where}: {error}") from None
+
+
+def _laid_out(text: EncodedText) -> Text:
+    tokens = [token for segment in text.segments.values() for token in segment]
+    untrained = len(tokens) - text.num_trained
+    return {
+        "input_ids": tokens,
+        "labels": [UNTRAINED] * untrained + tokens[untrained:],
+        "lengths": {name: len(segment) for name, segment in text.segments.items()},
+    }
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

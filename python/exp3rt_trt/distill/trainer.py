@@ -1,8 +1,8 @@
 """TRL's SFTTrainer for rows of two kinds: texts to write, and ratings to predict.
 
-Texts go the trainer's own way: cross-entropy on the answer's tokens. Of a rating only the label's position
-counts: its prompts are computed as the engine computes them (see `branching`) and meet the labels' rows of
-the output matrix alone.
+Texts go the trainer's own way: cross-entropy on the answer's tokens, of a segmented student under the mask of
+`attention`. Of a rating only the label's position counts: its prompts are computed as the engine computes
+them (see `branching`) and meet the labels' rows of the output matrix alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from trl import SFTTrainer
 
+from exp3rt_trt.distill.attention import padded_texts
 from exp3rt_trt.distill.branching import label_logits, make_batch
 from exp3rt_trt.distill.encode import EncodedGroup
 from exp3rt_trt.distill.losses import rating_loss
@@ -54,11 +55,14 @@ class MixedCollator:
         """Return the inputs of `StudentTrainer`: `groups`, `texts`, or both."""
         groups = [EncodedGroup(**example["group"]) for example in examples if example.get("group")]
         texts = [example["text"] for example in examples if example.get("text")]
+        layout = SegmentLayout(**examples[0]["layout"])
         inputs: dict[str, Any] = {}
         if groups:
-            inputs["groups"] = make_batch(groups, SegmentLayout(**examples[0]["layout"]))
+            inputs["groups"] = make_batch(groups, layout)
         if texts:
             inputs["texts"] = self._texts(texts)
+            if layout.segmented:
+                inputs["texts"] |= padded_texts([text["lengths"] for text in texts], layout)
         return inputs
 
 
