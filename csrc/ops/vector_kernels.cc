@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/types.h"
+#include "ops/packed_matrix.h"
 #include "ops/tiles.h"
 #include "ops/vectors.h"
 
@@ -259,29 +260,43 @@ void dequantize(const void* sums, const std::int32_t* offset, const float* scale
   }
 }
 
-using Bytes = std::int8_t [[gnu::vector_size(kLanes)]];
+#ifdef __AVX512BF16__
 
-inline Floats load_int8(const std::int8_t* from) {
-  Bytes bytes;
-  __builtin_memcpy(&bytes, from, sizeof bytes);
-  return __builtin_convertvector(bytes, Floats);
+inline __m512 load_scaled(const std::int8_t* from, __m512 scale) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), scale);
 }
 
-// In bf16 two rows lie interleaved: their scales alternate.
-void widen_int8(DataType dtype, const std::int8_t* x, const float* scale, int rows, void* out) {
-  const bool pairs = dtype == DataType::kBFloat16;
-  const int step = pairs ? 2 : 1;
-  for (int row = 0; row < rows; row += step) {
-    const Floats even = Floats{} + scale[row], odd = Floats{} + scale[row + step - 1];
-    const Floats scales = (kIndex & 1) != 0 ? odd : even;
-    for (int i = row * 64; i < (row + step) * 64; i += kLanes) {
-      const Floats value = load_int8(x + i) * scales;
-      if (pairs) {
-        store(rounded_to(static_cast<const bfloat16*>(nullptr), value), static_cast<bfloat16*>(out) + i);
-      } else {
-        store(value, static_cast<float*>(out) + i);
-      }
+// Two rows lie interleaved: their scales alternate.
+void widen_pairs(const std::int8_t* x, const float* scale, int rows, bfloat16* out) {
+  for (int row = 0; row < rows; row += 2) {
+    const __m512 scales = _mm512_mask_blend_ps(0xAAAA, _mm512_set1_ps(scale[row]), _mm512_set1_ps(scale[row + 1]));
+    for (std::int64_t i = row * kPanelColumns; i < (row + 2) * kPanelColumns; i += 2 * kLanes) {
+      const __m512 low = load_scaled(x + i, scales), high = load_scaled(x + i + kLanes, scales);
+      _mm512_storeu_si512(out + i, (__m512i)_mm512_cvtne2ps_pbh(high, low));
     }
+  }
+}
+
+#else
+
+void widen_pairs(const std::int8_t* x, const float* scale, int rows, bfloat16* out) {
+  for (int row = 0; row < rows; row += 2) {
+    for (std::int64_t i = 0; i < 2 * kPanelColumns; ++i) {
+      const std::int64_t at = row * kPanelColumns + i;
+      out[at] = rounded(static_cast<float>(x[at]) * scale[row + i % 2]);
+    }
+  }
+}
+
+#endif
+
+void widen_int8(DataType dtype, const std::int8_t* x, const float* scale, int rows, void* out) {
+  if (dtype == DataType::kBFloat16) return widen_pairs(x, scale, rows, static_cast<bfloat16*>(out));
+  auto* to = static_cast<float*>(out);
+  for (int row = 0; row < rows; ++row, x += kPanelColumns, to += kPanelColumns) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < kPanelColumns; ++i) to[i] = static_cast<float>(x[i]) * scale[row];
   }
 }
 
