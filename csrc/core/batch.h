@@ -57,7 +57,8 @@ struct Batch {
   std::vector<OutputRequest> outputs;  // in order of their rows
   std::vector<int> precise_rows;       // in order
   std::vector<ItemCopy> item_copies;
-  std::vector<BlockId> fresh_blocks;  // handed out since the last batch; their old contents must not be seen
+  std::vector<BlockId> fresh_blocks;  // first written by this batch; their old contents must not be seen
+  int num_passing_blocks = 0;         // that its slices have
 
   // The rows that have outputs, as a batch of their own: all that the last layer's attention and MLP must compute.
   Batch outputs_only() const;

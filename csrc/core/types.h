@@ -14,6 +14,11 @@ using BlockId = std::int32_t;
 // (ops/packed_matrix.h packs 64 columns together), so keys and values are never copied before use.
 inline constexpr int kBlockTokens = 64;
 
+// Passing blocks hold keys and values that nobody reads once their batch is computed. They are the same memory for all layers,
+// so that it stays in the cache, and have negative numbers.
+constexpr BlockId passing_block(int index) { return -1 - index; }
+constexpr int passing_index(BlockId block) { return -1 - block; }
+
 enum class DataType { kFloat32, kBFloat16, kInt8 };
 
 constexpr std::size_t size_of(DataType dtype) {

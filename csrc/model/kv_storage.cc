@@ -27,16 +27,22 @@ KvStorage::KvStorage(const ModelConfig& config, DataType dtype, std::size_t max_
 
 KvStorage::~KvStorage() { ::munmap(data_, size_); }
 
+void KvStorage::make_room(int num_passing_blocks) {
+  passing_ = passing_buffer_.get<std::byte>(block_stride_ * static_cast<std::size_t>(num_passing_blocks));
+}
+
 KvLayer KvStorage::layer(int index) const {
   const std::size_t layer_bytes = block_stride_ * static_cast<std::size_t>(num_blocks_);
-  return {shape_, data_ + static_cast<std::size_t>(index) * layer_bytes, block_stride_, index};
+  return {shape_, data_ + static_cast<std::size_t>(index) * layer_bytes, block_stride_, index, passing_};
 }
 
 void KvStorage::refresh(BlockId block) const {
-  for (int l = 0; l < num_layers_; ++l) {
-    const KvLayer kv = layer(l);
-    for (int head = 0; head < shape_.num_kv_heads; ++head) std::memset(kv.values(block, head), 0, kv.value_bytes());
-  }
+  const int num_layers = block >= 0 ? num_layers_ : 1;
+  for (int l = 0; l < num_layers; ++l) clear_values(layer(l), block);
+}
+
+void KvStorage::clear_values(const KvLayer& kv, BlockId block) const {
+  for (int head = 0; head < shape_.num_kv_heads; ++head) std::memset(kv.values(block, head), 0, kv.value_bytes());
 }
 
 }  // namespace exp3rt

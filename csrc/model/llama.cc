@@ -72,8 +72,9 @@ void Llama::make_workspaces() {
   }
 }
 
-void Llama::forward(const Batch& batch, const KvStorage& kv, float* hidden) {
+void Llama::forward(const Batch& batch, KvStorage& kv, float* hidden) {
   prepare(batch);
+  kv.make_room(batch.num_passing_blocks);
   parallel_for(num_threads_, static_cast<std::int64_t>(batch.fresh_blocks.size()),
                [&](std::int64_t i) { kv.refresh(batch.fresh_blocks[z(i)]); });
   for_panels([&](const Panel& panel, Team team) {

@@ -31,7 +31,7 @@ class Llama {
   Llama(Weights& weights, const ModelConfig& config, int num_threads, DataType item_dtype);
 
   // hidden: [batch.outputs.size(), hidden_size], the normed last hidden state of the rows asked for.
-  void forward(const Batch& batch, const KvStorage& kv, float* hidden);
+  void forward(const Batch& batch, KvStorage& kv, float* hidden);
   const ItemFormat& item_format() const { return items_; }
 
  private:

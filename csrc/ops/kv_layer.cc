@@ -40,7 +40,9 @@ std::size_t KvLayer::value_bytes() const {
 
 std::byte* KvLayer::keys(BlockId block, int kv_head) const {
   const std::size_t head_stride = key_bytes() + value_bytes();
-  return data + static_cast<std::size_t>(block) * block_stride + static_cast<std::size_t>(kv_head) * head_stride;
+  std::byte* at = block >= 0 ? data + static_cast<std::size_t>(block) * block_stride
+                             : passing + static_cast<std::size_t>(passing_index(block)) * block_stride;
+  return at + static_cast<std::size_t>(kv_head) * head_stride;
 }
 
 void KvLayer::store_key(BlockId block, int slot, int kv_head, const float* key) const {

@@ -24,8 +24,9 @@ struct AttentionShape {
 struct KvLayer {
   AttentionShape shape;
   std::byte* data;
-  std::size_t block_stride;  // bytes
-  int index = 0;             // of the layer
+  std::size_t block_stride;      // bytes
+  int index = 0;                 // of the layer
+  std::byte* passing = nullptr;  // memory of passing blocks
 
   std::size_t key_bytes() const;
   std::size_t value_bytes() const;

@@ -72,7 +72,6 @@ void Scheduler::admit_group() {
   group.num_runs = static_cast<int>(group.lease->pending().size());
   for (int run = 0; run < group.num_runs; ++run) {
     const Sequence& sequence = running_.emplace_back(make_prefix_sequence(group, run));
-    batch_.fresh_blocks.insert(batch_.fresh_blocks.end(), sequence.own_blocks.begin(), sequence.own_blocks.end());
     stats_.prompt_tokens_reused -= sequence.num_pending();  // counted below as if every candidate had found it
   }
 }
@@ -91,7 +90,6 @@ bool Scheduler::admit_candidate(GroupState& group) {
   if (!blocks) return false;
   std::optional<ItemView> item = admit_item(group, index);
   if (!item) return false;
-  for (const auto& block : *blocks) batch_.fresh_blocks.push_back(block.id());
   const Sequence& sequence =
       running_.emplace_back(make_candidate(group, index, std::move(*item), std::move(reused), std::move(*blocks)));
   stats_.prompt_tokens_reused += group.lease->num_tokens() + sequence.num_computed;
@@ -122,7 +120,6 @@ std::optional<ItemView> Scheduler::admit_item(GroupState& group, int candidate) 
   }
   auto blocks = take_blocks(num_blocks(tokens.size()));
   if (!blocks) return std::nullopt;
-  for (const auto& block : *blocks) batch_.fresh_blocks.push_back(block.id());
   running_.push_back(make_item_sequence(group, candidate, shared, std::move(*blocks)));
   ++group.num_runs;
   ++stats_.items_computed;

@@ -26,6 +26,7 @@ Scheduler::Scheduler(BlockPool& pool, PrefixCache& cache, ItemCache& items, int 
       max_batch_tokens_(max_batch_tokens),
       max_drafted_rows_(std::min(max_drafted_rows, max_batch_tokens)) {
   if (max_batch_tokens < 1) throw std::invalid_argument("max_batch_tokens must be at least 1");
+  for (int i = 0; i < max_batch_tokens; ++i) passing_blocks_.push_back(passing_block(i));
 }
 
 void Scheduler::add(std::unique_ptr<GroupState> group) {
@@ -137,7 +138,7 @@ void Scheduler::assemble() {
     const Sequence& sequence = running_[piece.running_index];
     const GroupState& group = *sequence.group;
     const auto context = group.lease->blocks().first(static_cast<std::size_t>(sequence.num_context_blocks));
-    batch_.slices.push_back({batch_.num_rows(), piece.num_tokens, piece.first_own_token, context, sequence.own_blocks,
+    batch_.slices.push_back({batch_.num_rows(), piece.num_tokens, piece.first_own_token, context, blocks_of(piece),
                              sequence.phase == Sequence::Phase::kItem ? nullptr : sequence.item.get(),
                              sequence.decoding && sequence.phase == Sequence::Phase::kReasoning});
     for (int i = 0; i < piece.num_tokens; ++i) {
@@ -154,6 +155,31 @@ void Scheduler::assemble() {
       output_owners_.push_back(piece.running_index);
     }
   }
+}
+
+// Where the piece's keys and values go; those of its blocks that it is the first to write are fresh.
+std::span<const BlockId> Scheduler::blocks_of(const Piece& piece) {
+  const Sequence& sequence = running_[piece.running_index];
+  std::span<const BlockId> blocks = sequence.own_blocks;
+  const bool of_prefix = sequence.phase == Sequence::Phase::kPrefix;
+  std::size_t num_written = of_prefix ? 0 : static_cast<std::size_t>(sequence.num_reused_blocks());
+  if (passes(piece)) {
+    const auto count = static_cast<std::size_t>(ceil_div(piece.num_tokens, kBlockTokens));
+    blocks = std::span(passing_blocks_).subspan(static_cast<std::size_t>(batch_.num_passing_blocks), count);
+    batch_.num_passing_blocks += static_cast<int>(count);
+  } else if (sequence.decoding || piece.first_own_token > static_cast<int>(num_written) * kBlockTokens) {
+    num_written = blocks.size();
+  }
+  batch_.fresh_blocks.insert(batch_.fresh_blocks.end(), blocks.begin() + static_cast<std::ptrdiff_t>(num_written),
+                             blocks.end());
+  return blocks;
+}
+
+// Whether nothing of the piece's sequence is read after this batch: all of a candidate that is only scored, and not kept.
+bool Scheduler::passes(const Piece& piece) const {
+  const Sequence& sequence = running_[piece.running_index];
+  const bool whole = piece.first_own_token == 0 && piece.num_outputs > 0;
+  return whole && sequence.phase == Sequence::Phase::kAnswer && !sequence.group->request.reuse_suffixes;
 }
 
 void Scheduler::complete(std::vector<OutputValue> values) {

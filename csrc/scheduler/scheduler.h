@@ -66,6 +66,8 @@ class Scheduler {
   void schedule(std::size_t running_index);
   void plan(std::size_t running_index, int num_tokens, int num_precise);
   void assemble();
+  std::span<const BlockId> blocks_of(const Piece& piece);
+  bool passes(const Piece& piece) const;
   void copy_item(const Sequence& sequence);
   void mark_computed_items();
   bool finish_encoded();
@@ -85,7 +87,8 @@ class Scheduler {
   std::vector<Sequence> running_;                    // in order of admission
   std::vector<FinishedGroup> finished_;
   std::vector<Piece> pieces_;
-  int num_planned_ = 0;  // tokens in pieces_
+  int num_planned_ = 0;                  // tokens in pieces_
+  std::vector<BlockId> passing_blocks_;  // as many as a batch can have
   Batch batch_;
   std::vector<std::size_t> output_owners_;  // running_ index of each of the batch's outputs
   ExecutorStats stats_;

@@ -21,8 +21,7 @@ class Fixture {
       : pool_(num_blocks),
         cache_(pool_),
         items_(max_item_tokens * sizeof(TokenId), [](int tokens) { return z(tokens) * sizeof(TokenId); }),
-        scheduler_(pool_, cache_, items_, max_batch_tokens, max_drafted_rows),
-        memory_(z(num_blocks)) {}
+        scheduler_(pool_, cache_, items_, max_batch_tokens, max_drafted_rows) {}
 
   GroupId add(RerankGroup request) {
     scheduler_.check(request);
@@ -39,11 +38,13 @@ class Fixture {
     const Batch& batch = scheduler_.next_batch();
     rows = batch.num_rows();
     precise_rows = batch.precise_rows;
-    for (const BlockId block : batch.fresh_blocks) memory_[z(block)].assign(kBlockTokens, -1000000);
+    num_passing_blocks = batch.num_passing_blocks;
+    for (int i = 0; i < num_passing_blocks; ++i) memory_.erase(passing_block(i));
+    for (const BlockId block : batch.fresh_blocks) memory_[block].assign(kBlockTokens, -1000000);
     for (const BatchSlice& slice : batch.slices) {
       for (int i = 0; i < slice.num_rows; ++i) {
         const int own = slice.first_own_token + i;
-        memory_[z(slice.own_blocks[z(own / kBlockTokens)])][z(own % kBlockTokens)] =
+        memory_.at(slice.own_blocks[z(own / kBlockTokens)])[z(own % kBlockTokens)] =
             batch.tokens[z(slice.first_row + i)];
       }
     }
@@ -52,7 +53,7 @@ class Fixture {
     for (const ItemCopy& copy : batch.item_copies) {
       auto* to = reinterpret_cast<TokenId*>(copy.to);
       for (int i = 0; i < copy.num_tokens; ++i) {
-        to[i] = memory_[z(copy.blocks[z(i / kBlockTokens)])][z(i % kBlockTokens)];
+        to[i] = memory_.at(copy.blocks[z(i / kBlockTokens)])[z(i % kBlockTokens)];
       }
     }
     if (!batch.empty()) scheduler_.complete(std::move(values));
@@ -75,6 +76,7 @@ class Fixture {
   const ItemCache& items() const { return items_; }
   std::map<GroupId, GroupResult> results;
   int rows = 0;
+  int num_passing_blocks = 0;
   std::vector<int> precise_rows;
   std::function<TokenId(int)> next_token = [](int) { return 7; };
 
@@ -86,12 +88,12 @@ class Fixture {
     for (const BatchSlice& slice : batch.slices) {
       if (output.row < slice.first_row || output.row >= slice.first_row + slice.num_rows) continue;
       for (const KeyBlock& block : slice.context) {
-        for (int i = 0; i < block.num_tokens; ++i) sum += memory_[z(block.block)][z(i)];
+        for (int i = 0; i < block.num_tokens; ++i) sum += memory_.at(block.block)[z(i)];
       }
       if (slice.item != nullptr) sum += sum_of(*slice.item);
       const int own = slice.first_own_token + output.row - slice.first_row;
       for (int i = 0; i <= own; ++i) {
-        sum += memory_[z(slice.own_blocks[z(i / kBlockTokens)])][z(i % kBlockTokens)];
+        sum += memory_.at(slice.own_blocks[z(i / kBlockTokens)])[z(i % kBlockTokens)];
       }
     }
     if (output.labels.empty()) return {next_token(sum), {}};
@@ -103,7 +105,7 @@ class Fixture {
   PrefixCache cache_;
   ItemCache items_;
   Scheduler scheduler_;
-  std::vector<TokenIds> memory_;  // [block][slot]
+  std::map<BlockId, TokenIds> memory_;  // [block][slot]; of passing blocks, what this batch wrote
   GroupId last_id_ = 0;
 };
 
@@ -129,6 +131,33 @@ float expected(const RerankGroup& request, std::size_t candidate) {
 }
 
 }  // namespace
+
+TEST_CASE("scheduler: what is scored within one batch leaves the pool's blocks alone") {
+  const RerankGroup scored = group({{1, 2}}, {TokenIds(5, 1), TokenIds(62, 2), TokenIds(100, 3)});
+  Fixture whole(20, 1000);
+  const GroupId id = whole.add(scored);
+  whole.step();
+  CHECK(whole.num_passing_blocks == 1 + 1 + 2);  // with two tokens of the answer each
+  Fixture split(20, 90);                         // the third in two parts
+  split.add(scored);
+  split.step();
+  CHECK(split.num_passing_blocks == 1 + 1);
+  split.step();
+  CHECK(split.num_passing_blocks == 0);
+  split.run();
+  Fixture kept(20, 1000);
+  RerankGroup reused = scored;
+  reused.reuse_suffixes = true;
+  kept.add(reused);
+  kept.step();
+  CHECK(kept.num_passing_blocks == 0);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto logit = [&](const Fixture& fixture) { return fixture.results.at(id).candidates[i].label_logits.at(0); };
+    CHECK(logit(whole) == expected(scored, i));
+    CHECK(logit(split) == expected(scored, i));
+    CHECK(logit(kept) == expected(scored, i));
+  }
+}
 
 TEST_CASE("scheduler: score mode computes the prefix once and reads each candidate's own context") {
   Fixture f(32, 50);
