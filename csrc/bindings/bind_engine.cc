@@ -49,7 +49,7 @@ void bind_engine(py::module_& module) {
   py::class_<ExecutorOptions>(module, "ExecutorOptions",
                               "Threads (0: the process's cores), batch tokens, bytes of the KV and of "
                               "the item cache; item_kv_dtype int8, or empty for the engine's own.")
-      .def(py::init(&make_options), py::kw_only(), py::arg("threads") = 0, py::arg("max_batch_tokens") = 2048,
+      .def(py::init(&make_options), py::kw_only(), py::arg("threads") = 0, py::arg("max_batch_tokens") = 0,
            py::arg("kv_cache_bytes") = std::size_t{1} << 30, py::arg("item_cache_bytes") = std::size_t{1} << 30,
            py::arg("item_kv_dtype") = "");
 }

@@ -27,6 +27,12 @@ int thread_count(int asked) {
   return asked > 0 ? asked : std::max(1, available_cores());
 }
 
+// More rows would only make everyone wait longer, and touch more memory: a thread's panel has no more of them.
+int batch_tokens(int asked, int num_threads) {
+  constexpr int kMostTokens = 2048, kThreadTokens = 512;
+  return asked == 0 ? std::min(kMostTokens, kThreadTokens * num_threads) : asked;
+}
+
 DataType item_dtype(const std::string& name, const ModelConfig& config) {
   if (name.empty()) return config.table_dtype();
   const DataType dtype = parse_data_type(name);
@@ -56,7 +62,7 @@ CpuExecutor::CpuExecutor(const std::string& weights_path, const std::vector<Tens
       pool_(kv_.num_blocks()),
       cache_(pool_),
       items_(options.item_cache_bytes, [this](int tokens) { return model_.item_format().num_bytes(tokens); }),
-      scheduler_(pool_, cache_, items_, options.max_batch_tokens, max_drafted_rows(config)),
+      scheduler_(pool_, cache_, items_, batch_tokens(options.max_batch_tokens, num_threads_), max_drafted_rows(config)),
       stats_(scheduler_.stats()),
       thread_([this] { loop(); }) {}
 

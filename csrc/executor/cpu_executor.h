@@ -20,8 +20,8 @@
 namespace exp3rt {
 
 struct ExecutorOptions {
-  int num_threads = 0;          // 0: the cores this process may run on
-  int max_batch_tokens = 2048;  // rows of one forward pass
+  int num_threads = 0;       // 0: the cores this process may run on
+  int max_batch_tokens = 0;  // rows of one forward pass; 0: a panel for each thread, at most 2048
   std::size_t kv_cache_bytes = std::size_t{1} << 30;
   std::size_t item_cache_bytes = std::size_t{1} << 30;  // items of segmented students; taken as they come
   std::string item_kv_dtype;                            // "int8", or empty for what the engine computes in

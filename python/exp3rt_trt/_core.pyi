@@ -187,7 +187,7 @@ class ExecutorOptions:
     """
     Threads (0: the process's cores), batch tokens, bytes of the KV and of the item cache; item_kv_dtype int8, or empty for the engine's own.
     """
-    def __init__(self, *, threads: typing.SupportsInt | typing.SupportsIndex = 0, max_batch_tokens: typing.SupportsInt | typing.SupportsIndex = 2048, kv_cache_bytes: typing.SupportsInt | typing.SupportsIndex = 1073741824, item_cache_bytes: typing.SupportsInt | typing.SupportsIndex = 1073741824, item_kv_dtype: str = '') -> None:
+    def __init__(self, *, threads: typing.SupportsInt | typing.SupportsIndex = 0, max_batch_tokens: typing.SupportsInt | typing.SupportsIndex = 0, kv_cache_bytes: typing.SupportsInt | typing.SupportsIndex = 1073741824, item_cache_bytes: typing.SupportsInt | typing.SupportsIndex = 1073741824, item_kv_dtype: str = '') -> None:
         ...
 class CpuExecutor:
     """

@@ -76,7 +76,8 @@ class Generator:
         engine: an opened engine.
         threads: cores to compute on; 0 for all of the process's affinity.
         kv_cache_mib: memory for keys and values, in MiB.
-        max_batch_tokens: most tokens that go through the model at once.
+        max_batch_tokens: most tokens that go through the model at once; 0 for 512 for each thread, at most
+            2,048.
         runtime: an executor to share; the three options above are then unused.
 
     Raises:
@@ -95,7 +96,7 @@ class Generator:
         *,
         threads: int = 0,
         kv_cache_mib: int = 1024,
-        max_batch_tokens: int = 2048,
+        max_batch_tokens: int = 0,
         runtime: Runtime | None = None,
     ) -> None:
         manifest = engine.manifest

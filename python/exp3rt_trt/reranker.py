@@ -56,7 +56,8 @@ class Reranker:
         threads: cores to compute on; 0 for all of the process's affinity. This and the next two are for CPU
             engines; those for GPUs have their sizes from their recipes.
         kv_cache_mib: memory for keys and values, in MiB.
-        max_batch_tokens: most tokens that go through the model at once.
+        max_batch_tokens: most tokens that go through the model at once; 0 for 512 for each thread, at most
+            2,048.
         max_reasoning_tokens: where reasoning is cut off.
         item_cache_mib: memory for the keys and values of a segmented student's items, in MiB.
         item_kv_dtype: "int8" keeps those in a third of the memory; "" for the type of the catalogue, or else
@@ -84,7 +85,7 @@ class Reranker:
         template: PromptTemplate | None = None,
         threads: int = 0,
         kv_cache_mib: int = 1024,
-        max_batch_tokens: int = 2048,
+        max_batch_tokens: int = 0,
         max_reasoning_tokens: int = 256,
         item_cache_mib: int = 1024,
         item_kv_dtype: str = "",
@@ -126,7 +127,7 @@ class Reranker:
         template: PromptTemplate | None = None,
         threads: int = 0,
         kv_cache_mib: int = 1024,
-        max_batch_tokens: int = 2048,
+        max_batch_tokens: int = 0,
         max_reasoning_tokens: int = 256,
         item_cache_mib: int = 1024,
         item_kv_dtype: str = "",

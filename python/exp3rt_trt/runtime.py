@@ -39,7 +39,7 @@ class Runtime:
         for name, least in (
             ("threads", 0),
             ("kv_cache_mib", 1),
-            ("max_batch_tokens", 1),
+            ("max_batch_tokens", 0),
             ("item_cache_mib", 1),
         ):
             if getattr(options, name) < least:

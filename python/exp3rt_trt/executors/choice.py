@@ -23,7 +23,7 @@ class CpuOptions:
     Args:
         threads: cores to compute on; 0 for all of the process's affinity.
         kv_cache_mib: memory for keys and values, in MiB.
-        max_batch_tokens: most tokens in one batch.
+        max_batch_tokens: most tokens in one batch; 0 for 512 for each thread, at most 2,048.
         item_cache_mib: memory for the keys and values of a segmented student's items, in MiB.
         item_kv_dtype: "int8", or "" for the type that the engine computes in.
     """

@@ -16,7 +16,7 @@ class ServeOptions:
         api_key: that every route but health asks for; None for none.
         model_name: in the routes of KServe.
         max_running_tokens: where the engine is kept busy enough: beyond, requests wait here. By default, two
-            of the CPU's batches: one is computed, and the next is there.
+            of the CPU's largest batches: one is computed, and the next is there.
         max_waiting_tokens: most tokens of requests that wait; also the most of one request.
         max_queue_s: longest expected wait with which a request is admitted.
         max_candidates: most candidates of a request.
