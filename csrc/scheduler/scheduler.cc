@@ -138,7 +138,7 @@ void Scheduler::assemble() {
     const Sequence& sequence = running_[piece.running_index];
     const GroupState& group = *sequence.group;
     const auto context = group.lease->blocks().first(static_cast<std::size_t>(sequence.num_context_blocks));
-    batch_.slices.push_back({batch_.num_rows(), piece.num_tokens, piece.first_own_token, context, blocks_of(piece),
+    batch_.slices.push_back({batch_.num_rows(), piece.num_tokens, piece.first_own_token, context, place(piece),
                              sequence.phase == Sequence::Phase::kItem ? nullptr : sequence.item.get(),
                              sequence.decoding && sequence.phase == Sequence::Phase::kReasoning});
     for (int i = 0; i < piece.num_tokens; ++i) {
@@ -158,7 +158,7 @@ void Scheduler::assemble() {
 }
 
 // Where the piece's keys and values go; those of its blocks that it is the first to write are fresh.
-std::span<const BlockId> Scheduler::blocks_of(const Piece& piece) {
+std::span<const BlockId> Scheduler::place(const Piece& piece) {
   const Sequence& sequence = running_[piece.running_index];
   std::span<const BlockId> blocks = sequence.own_blocks;
   const bool of_prefix = sequence.phase == Sequence::Phase::kPrefix;

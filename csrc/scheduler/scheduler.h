@@ -66,7 +66,7 @@ class Scheduler {
   void schedule(std::size_t running_index);
   void plan(std::size_t running_index, int num_tokens, int num_precise);
   void assemble();
-  std::span<const BlockId> blocks_of(const Piece& piece);
+  std::span<const BlockId> place(const Piece& piece);
   bool passes(const Piece& piece) const;
   void copy_item(const Sequence& sequence);
   void mark_computed_items();
