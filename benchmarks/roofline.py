@@ -88,7 +88,7 @@ def bandwidth(mib: int, least_s: float) -> float:
     return float(values.nbytes / seconds_of(values.sum, least_s) / 1e9)
 
 
-def engine_rates(job: Job, sizes: Sequence[Size]) -> list[dict[str, Any]]:
+def engine_rates(job: Job, sizes: Sequence[Size], threads: int) -> list[dict[str, Any]]:
     """Measure the engine; `rows` is how many tokens meet a matrix together, at most."""
     found = []
     for size in sizes:
@@ -100,14 +100,14 @@ def engine_rates(job: Job, sizes: Sequence[Size]) -> list[dict[str, Any]]:
         mode = "reason" if size.written else "score"
         rate = gflop / taken if taken > 0 else None  # the machine was busy with something else
         found.append(
-            {"mode": mode, "candidates": size.candidates, "rows": rows_of(size), "gflop_per_s": rate}
+            {"mode": mode, "candidates": size.candidates, "rows": rows_of(size, threads), "gflop_per_s": rate}
         )
     return found
 
 
-def rows_of(size: Size) -> int:
+def rows_of(size: Size, threads: int) -> int:
     """Return the rows of a step: a token of every candidate when it writes, a full batch when it reads."""
-    return size.candidates if size.written else min(2048, size.candidates * size.suffix)
+    return size.candidates if size.written else min(512 * threads, 2048, size.candidates * size.suffix)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         facts, shape = engine_facts(reranker), Shape.of(reranker.engine.manifest.model)
         job = Job(reranker, args.repeats)
         job.measure(QUICK[0])
-        points = engine_rates(job, QUICK if args.quick else (*SCORE, *REASON))
+        points = engine_rates(job, QUICK if args.quick else (*SCORE, *REASON), facts["threads"])
     torch.set_num_threads(1)
     products = product_rates(shape, facts["dtype"], rows, facts["threads"], least_s)
     torch.set_num_threads(facts["threads"])
