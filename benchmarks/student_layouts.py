@@ -1,6 +1,6 @@
 """Trains a recipe's student with causal and with segmented attention, some seeds each, and compares errors.
 
-    python benchmarks/student_layouts.py RECIPE.toml --seeds 1 2 3 --out layouts.json
+    python benchmarks/student_layouts.py benchmarks/student_layouts.toml --seeds 1 2 3 --out layouts.json
 
 Runs differ in attention and in seed alone: the split, the rows of a seed and their order, the steps and all
 that is set in the recipe are the same. Adapters and predictions stay in the recipe's work folder; what is
