@@ -19,7 +19,8 @@ class KvStorage {
   KvStorage& operator=(const KvStorage&) = delete;
 
   int num_blocks() const { return num_blocks_; }
-  // Makes room for so many passing blocks beside them. Layers from before may lie elsewhere then.
+  // Makes room for so many passing blocks beside them, of sequences that hold as many of them: one num_layers-th of the memory at
+  // most. Layers from before may lie elsewhere then.
   void make_room(int num_passing_blocks);
   KvLayer layer(int index) const;
   // Zeroes the values of a block that changed hands: weights of 0 must meet numbers, whatever was there before.
