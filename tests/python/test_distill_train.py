@@ -427,7 +427,8 @@ def test_a_segmented_recipe_makes_a_segmented_student(
     loss = StudentTrainer.compute_loss
 
     def watched(self: StudentTrainer, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        masks.extend(inputs["texts"]["attention_mask"] for _ in range("texts" in inputs))
+        if "texts" in inputs:
+            masks.append(inputs["texts"]["attention_mask"])
         return loss(self, model, inputs, *args, **kwargs)
 
     monkeypatch.setattr(StudentTrainer, "compute_loss", watched)
