@@ -4,7 +4,8 @@
 
 One user with so many candidates, whose items are in memory and whose own text is in the prefix cache: what
 is left of a pair is its answer and the reading of its item's keys and values. The best of `--repeats` calls
-counts. Beside it stands the time that memory takes for these bytes at the bandwidth that is measured here.
+counts, in three parts: attention, what else the engine computes, and what Python does beside it (tokenizing).
+Beside them stands the time that memory takes for these bytes at the bandwidth that is measured here.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ INSTRUCTIONS = "Rate.\n"
 
 
 def measure(reranker: Reranker, length: int, candidates: int, repeats: int, kept: str) -> dict[str, Any]:
-    """Return a pair's seconds with an item of `length` words, and the bytes of one item's keys and values.
+    """Return a pair's seconds with an item of `length` words, in all and by part, and the bytes of one item.
 
     Raises:
         ValueError: a candidate was not rated.
@@ -40,18 +41,21 @@ def measure(reranker: Reranker, length: int, candidates: int, repeats: int, kept
     user = make_prompts(64, length, candidates, seed=length)
     suffixes = [item["suffix"] for item in user["candidates"]]
     prompts = RawPrompts(INSTRUCTIONS + user["prefix"], suffixes, SCORE_OPENING, instructions=INSTRUCTIONS)
-    seconds = []
+    calls = []
     for _ in range(1 + repeats):  # the first call computes the items
-        started = time.perf_counter()
+        before, started = reranker.stats(), time.perf_counter()
         (scores,) = reranker.run_prompts([prompts])
-        seconds.append(time.perf_counter() - started)
+        seconds, after = time.perf_counter() - started, reranker.stats()
+        calls.append((seconds, after.compute_s - before.compute_s, after.attention_s - before.attention_s))
         wrong = next((status for status in scores.statuses if status != "ok"), None)
         if wrong is not None:
             raise ValueError(f"an item of {length} words: {wrong}")
     cut = PromptTokenizer(reranker.engine.tokenizer_path).encode_joint("", suffixes)
     tokens = round(sum(len(each.suffix) for each in cut) / len(cut))
     item_bytes = cpu_item_bytes(reranker.engine.manifest.model, kept, tokens)
-    return {"tokens": tokens, "seconds_a_pair": min(seconds[1:]) / candidates, "item_bytes": item_bytes}
+    seconds, compute, attention = (each / candidates for each in min(calls[1:]))
+    parts = {"attention_s": attention, "rest_s": compute - attention, "python_s": seconds - compute}
+    return {"tokens": tokens, "seconds_a_pair": seconds, **parts, "item_bytes": item_bytes}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         row["reading_s"] = row["item_bytes"] / gb_per_s / 1e9
         print(
             f"{row['tokens']:5d} tokens: {row['seconds_a_pair'] * 1e3:.3f} ms a pair, "
+            f"{row['attention_s'] * 1e3:.3f} of them attention, {row['python_s'] * 1e3:.3f} Python, "
+            f"{row['rest_s'] * 1e3:.3f} the rest; "
             f"{row['reading_s'] * 1e3:.3f} ms to read {row['item_bytes'] / 1e6:.2f} MB"
         )
     if args.json is not None:

@@ -123,10 +123,16 @@ def roofline(record: Record) -> Figure:
 
 
 def item_length(record: Record) -> Figure:
-    """Plot a pair's time against the tokens of its item, and the time that reading the item takes."""
+    """Plot a pair's time against the tokens of its item, its parts, and what reading the item takes."""
     figure, axes = _figure("tokens of the item", "ms a pair")
     tokens = [row["tokens"] for row in record["rows"]]
     axes.plot(tokens, [row["seconds_a_pair"] * 1e3 for row in record["rows"]], "-o", label="a pair")
+    for part, label in (
+        ("attention_s", "attention"),
+        ("rest_s", "rest of the engine"),
+        ("python_s", "Python"),
+    ):
+        axes.plot(tokens, [row[part] * 1e3 for row in record["rows"]], "-", label=label)
     reading = [row["reading_s"] * 1e3 for row in record["rows"]]
     label = f"its item read at {record['bandwidth_gb_per_s']:.1f} GB/s"
     axes.plot(tokens, reading, ":", color="grey", label=label)

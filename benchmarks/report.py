@@ -221,11 +221,17 @@ def item_length_section(record: Record) -> list[str]:
     """Tell what a pair costs when both sides are cached."""
     rows = []
     for row in record["rows"]:
-        share = f"{row['seconds_a_pair'] * 1e3:.3f}"
-        rows.append([row["tokens"], share, f"{row['item_bytes'] / 1e6:.2f}", f"{row['reading_s'] * 1e3:.3f}"])
+        parts = ("seconds_a_pair", "attention_s", "rest_s", "python_s")
+        cells = [f"{row[part] * 1e3:.3f}" for part in parts]
+        rows.append(
+            [row["tokens"], *cells, f"{row['item_bytes'] / 1e6:.2f}", f"{row['reading_s'] * 1e3:.3f}"]
+        )
     header = [
         "tokens of the item",
         "ms a pair",
+        "attention",
+        "the rest of the engine",
+        "Python",
         "MB",
         f"ms to read it at {record['bandwidth_gb_per_s']:.1f} GB/s",
     ]

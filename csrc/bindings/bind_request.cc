@@ -103,7 +103,8 @@ void bind_stats(py::module_& module) {
       .def_readonly("blocks_in_use", &ExecutorStats::blocks_in_use)
       .def_readonly("block_size", &ExecutorStats::block_size)
       .def_readonly("queue_s", &ExecutorStats::queue_s)
-      .def_readonly("compute_s", &ExecutorStats::compute_s);
+      .def_readonly("compute_s", &ExecutorStats::compute_s)
+      .def_readonly("attention_s", &ExecutorStats::attention_s);
 }
 
 }  // namespace

@@ -42,6 +42,7 @@ struct ExecutorStats {
   std::int64_t block_size = kBlockTokens;  // in tokens
   double queue_s = 0;                      // summed over groups
   double compute_s = 0;                    // time spent in steps
+  double attention_s = 0;                  // of it in attention: queries meet the keys and values of all layers
 };
 
 }  // namespace exp3rt

@@ -155,6 +155,7 @@ void CpuExecutor::deliver() {
     stats_ = scheduler_.stats();
     stats_.steps = steps_;
     stats_.compute_s = compute_s_;
+    stats_.attention_s = model_.attention_s();
   }
   for (FinishedGroup& group : finished) group.on_done(std::move(group.result));
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -123,11 +124,13 @@ void Llama::for_panels(Fn&& fn) const {
 }
 
 void Llama::attend(const std::vector<AttentionTile>& tiles, const KvLayer& kv) {
+  const auto begin = std::chrono::steady_clock::now();
   const auto num_tiles = static_cast<std::int64_t>(tiles.size());
   parallel_for(num_threads_, num_tiles * config_.num_kv_heads, [&](std::int64_t i) {
     const int head = static_cast<int>(i / num_tiles);
     attention_.run(tiles[z(i % num_tiles)], head, kv, queries_ + z(head) * query_stride_, attended_);
   });
+  attention_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 // Moves the batch's output i to row i of the work. Every key is written by now, so no other row counts.

@@ -33,6 +33,7 @@ class Llama {
   // hidden: [batch.outputs.size(), hidden_size], the normed last hidden state of the rows asked for.
   void forward(const Batch& batch, KvStorage& kv, float* hidden);
   const ItemFormat& item_format() const { return items_; }
+  double attention_s() const { return attention_s_; }  // seconds spent in attention so far
 
  private:
   struct Layer {
@@ -109,6 +110,7 @@ class Llama {
   ItemFormat items_;
   Attention attention_;
   std::vector<Workspace> workspaces_;  // one per thread; a team works in the first
+  double attention_s_ = 0;
 
   // Of the batch at hand.
   Panels panels_;

@@ -20,12 +20,12 @@ std::size_t z(int n) { return static_cast<std::size_t>(n); }
 class FewBlocks {
  public:
   void add(TileBlock block) { blocks_[z(size_++)] = block; }
-  bool full() const { return size_ == TileAttention::kMaxBlocks; }
+  bool full() const { return size_ == kMaxStepBlocks; }
   int size() const { return size_; }
   std::span<const TileBlock> take() { return {blocks_.data(), z(std::exchange(size_, 0))}; }
 
  private:
-  std::array<TileBlock, TileAttention::kMaxBlocks> blocks_;
+  std::array<TileBlock, kMaxStepBlocks> blocks_;
   int size_ = 0;
 };
 
@@ -38,7 +38,7 @@ bool same(std::span<const KeyBlock> a, std::span<const KeyBlock> b) {
 // Of one tile and key head; one per thread, reused.
 struct Attention::State {
   AlignedBuffer sum_buffer;
-  std::array<AlignedBuffer, TileAttention::kMaxBlocks> item_buffers;
+  std::array<AlignedBuffer, kMaxStepBlocks> item_buffers;
   const std::byte* queries = nullptr;
   std::array<float, kMaxQueryRows> max;
   std::array<float, kMaxQueryRows> weight;  // sum of the softmax weights
@@ -96,9 +96,24 @@ void Attention::attend_context(State& state, const AttentionTile& tile, const Kv
   FewBlocks few;
   for (const KeyBlock& block : tile.slices.front().context) {
     few.add({kv.keys(block.block, kv_head), kv.values(block.block, kv_head), block.num_tokens});
-    if (!few.full() && &block != &tile.slices.front().context.back()) continue;
-    attend(state, rows, shape_.key_dim(), few.take(), nullptr);
+    const bool last = &block == &tile.slices.front().context.back();
+    if (!few.full() && !last) continue;
+    const TileAhead ahead = last ? item_step(tile.slices.front(), kv.index, kv_head, 0) : TileAhead();
+    attend(state, rows, shape_.key_dim(), few.take(), nullptr, ahead);
   }
+}
+
+// The blocks of a slice's item that one step takes from this one on, none where it has no more. They come from memory, each for a
+// few rows alone, and are asked for a step ahead.
+TileAhead Attention::item_step(const BatchSlice& slice, int layer, int kv_head, int first_block) const {
+  TileAhead step;
+  const int num_tokens = slice.item != nullptr ? slice.item->num_tokens : 0;
+  for (int block = first_block; step.num_pieces < kMaxStepBlocks && block * kBlockTokens < num_tokens; ++block) {
+    const std::span<const std::byte> piece = items_.memory(*slice.item, layer, block, kv_head);
+    step.pieces[step.num_pieces++] = piece.data();
+    step.piece_bytes = static_cast<int>(piece.size());
+  }
+  return step;
 }
 
 // The rows that the tile and the slice have in common meet the slice's item.
@@ -110,8 +125,11 @@ void Attention::attend_item(State& state, const AttentionTile& tile, const Batch
   for (int block = 0; block * kBlockTokens < num_tokens; ++block) {
     const ItemFormat::Block found = items_.block(*slice.item, layer, block, kv_head, state.item_buffers[z(few.size())]);
     few.add({found.keys, found.values, std::min(num_tokens - block * kBlockTokens, kBlockTokens)});
-    if (!few.full() && (block + 1) * kBlockTokens < num_tokens) continue;
-    attend(state, rows, shape_.head_dim, few.take(), nullptr);
+    const bool last = (block + 1) * kBlockTokens >= num_tokens;
+    if (!few.full() && !last) continue;
+    const BatchSlice* next = !last ? &slice : &slice != &tile.slices.back() ? &slice + 1 : nullptr;
+    const TileAhead ahead = next ? item_step(*next, layer, kv_head, last ? 0 : block + 1) : TileAhead();
+    attend(state, rows, shape_.head_dim, few.take(), nullptr, ahead);
   }
 }
 
@@ -143,20 +161,21 @@ Attention::Rows Attention::common_rows(const AttentionTile& tile, const BatchSli
 }
 
 // Query rows meet a few blocks. seen: how many of their slots, 64 a block, each row may see; null: all.
-void Attention::attend(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks, const int* seen) const {
+void Attention::attend(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks, const int* seen,
+                       const TileAhead& ahead) const {
   if (by_tiles_) {
-    attend_by_tiles(state, rows, key_dim, blocks, seen);
+    attend_by_tiles(state, rows, key_dim, blocks, seen, ahead);
   } else {
     attend_by_vectors(state, rows, key_dim, blocks, seen);
   }
 }
 
 void Attention::attend_by_tiles(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks,
-                                const int* seen) const {
+                                const int* seen, const TileAhead& ahead) const {
   const std::size_t row = z(rows.first);
   attend_tiles({rows.count, shape_.head_dim, key_dim, value_panels(), state.queries + row * query_bytes(),
                 blocks.data(), static_cast<int>(blocks.size()), seen, &state.max[row], &state.weight[row],
-                state.sum + row * sum_width()});
+                state.sum + row * sum_width(), ahead});
 }
 
 // One block at a time, for the rows that see any of it: those behind the first that does.

@@ -52,8 +52,11 @@ class Attention {
   void attend_item(State& state, const AttentionTile& tile, const BatchSlice& slice, int layer, int kv_head) const;
   void attend_own(State& state, const AttentionTile& tile, const BatchSlice& slice, const KvLayer& kv,
                   int kv_head) const;
-  void attend(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks, const int* seen) const;
-  void attend_by_tiles(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks, const int* seen) const;
+  TileAhead item_step(const BatchSlice& slice, int layer, int kv_head, int first_block) const;
+  void attend(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks, const int* seen,
+              const TileAhead& ahead = {}) const;
+  void attend_by_tiles(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks, const int* seen,
+                       const TileAhead& ahead) const;
   void attend_by_vectors(State& state, Rows rows, int key_dim, std::span<const TileBlock> blocks,
                          const int* seen) const;
   void write(const State& state, const AttentionTile& tile, int kv_head, float* out) const;

@@ -65,7 +65,7 @@ std::size_t ItemFormat::offset(int num_tokens, int layer, int block, int kv_head
 
 ItemFormat::Block ItemFormat::block(const ItemKv& item, int layer, int block, int kv_head,
                                     AlignedBuffer& scratch) const {
-  const std::byte* at = item.data.get() + offset(item.num_tokens, layer, block, kv_head);
+  const std::byte* at = memory(item, layer, block, kv_head).data();
   const std::size_t element = size_of(shape_.dtype);
   if (dtype_ != DataType::kInt8) return {at, at + key_elements() * element};
   const auto* integers = reinterpret_cast<const std::int8_t*>(at);

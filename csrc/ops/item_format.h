@@ -32,6 +32,10 @@ class ItemFormat {
   std::size_t num_bytes(int num_tokens) const;
   int num_layers() const { return num_layers_; }
 
+  // Where a block's keys and values lie, one behind the other.
+  std::span<const std::byte> memory(const ItemKv& item, int layer, int block, int kv_head) const {
+    return {item.data.get() + offset(item.num_tokens, layer, block, kv_head), head_bytes()};
+  }
   // A block as the attention's kernels want it: where it lies, or widened in the scratch memory.
   Block block(const ItemKv& item, int layer, int block, int kv_head, AlignedBuffer& scratch) const;
   // Copies one layer of a sequence of num_tokens to an item's memory.

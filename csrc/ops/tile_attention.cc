@@ -18,7 +18,34 @@ struct Chunk {
   int lower() const { return count - upper(); }
 };
 
-void score(const TileAttention& rows, const Chunk& chunk, float* scores) {
+// Fetches what comes next a few lines at a time, between the products: a core waits for some 16 lines at once, and what asks for
+// more of them stands still.
+class Ahead {
+ public:
+  Ahead(const TileAhead& next, int times) : next_(next) {
+    const int lines = next.num_pieces * next.piece_bytes / kLine;
+    lines_ = (lines + times - 1) / times;
+  }
+
+  void fetch() {
+    for (int i = 0; i < lines_; ++i, at_ += kLine) {
+      if (at_ == end_) {
+        if (piece_ == next_.num_pieces) return;
+        at_ = bytes(next_.pieces[piece_++]);
+        end_ = at_ + next_.piece_bytes;
+      }
+      _mm_prefetch(at_, _MM_HINT_T1);
+    }
+  }
+
+ private:
+  static constexpr int kLine = 64;
+  const TileAhead& next_;
+  int lines_, piece_ = 0;
+  const char *at_ = nullptr, *end_ = nullptr;
+};
+
+void score(const TileAttention& rows, const Chunk& chunk, Ahead& ahead, float* scores) {
   const std::int64_t query_bytes = rows.query_dim * 2;
   const char* upper = bytes(rows.queries) + chunk.first * query_bytes;
   const char* lower = upper + kTileRows * query_bytes;
@@ -26,6 +53,7 @@ void score(const TileAttention& rows, const Chunk& chunk, float* scores) {
   for (int step = 0; step < chunk.num_steps; ++step) {
     const char* keys = bytes(rows.blocks[step / 2].keys) + step % 2 * 2 * kColumnBytes;
     char* to = reinterpret_cast<char*>(scores) + step * 2 * kColumnBytes;
+    ahead.fetch();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -53,7 +81,7 @@ void score(const TileAttention& rows, const Chunk& chunk, float* scores) {
   }
 }
 
-void add_values(const TileAttention& rows, const Chunk& chunk, const float* weights) {
+void add_values(const TileAttention& rows, const Chunk& chunk, Ahead& ahead, const float* weights) {
   const std::int64_t sum_bytes = rows.value_panels * kPanelColumns * 4;
   for (int part = 0; part < 2 * rows.value_panels; ++part) {
     char* upper = reinterpret_cast<char*>(rows.sum) + chunk.first * sum_bytes + part * 2 * kColumnBytes;
@@ -67,6 +95,7 @@ void add_values(const TileAttention& rows, const Chunk& chunk, const float* weig
     for (int step = 0; step < chunk.num_steps; ++step) {
       const char* values = bytes(rows.blocks[step / 2].values) + part / 2 * kValuePanelBytes + step % 2 * kStepBytes +
                            part % 2 * 2 * kColumnBytes;
+      ahead.fetch();
       const char* at = bytes(weights) + step * static_cast<std::int64_t>(kTileDepth);
       _tile_loadd(4, at, kScoreBytes);
       _tile_stream_loadd(6, values, kColumnStride);
@@ -88,14 +117,26 @@ void add_values(const TileAttention& rows, const Chunk& chunk, const float* weig
   }
 }
 
+// Keys of the blocks, up to the last that holds a token.
+int num_keys(const TileAttention& rows) {
+  return (rows.num_blocks - 1) * kBlockTokens + rows.blocks[rows.num_blocks - 1].num_tokens;
+}
+
+int num_steps(int keys) { return (keys + kStepKeys - 1) / kStepKeys; }
+
+// How often the products of all chunks look ahead, where every row sees every key.
+int num_looks(const TileAttention& rows) {
+  return (rows.count + kRows - 1) / kRows * num_steps(num_keys(rows)) * (1 + 2 * rows.value_panels);
+}
+
 Chunk chunk_at(const TileAttention& rows, int first) {
   const int left = rows.count - first;
   const int count = left < kRows ? left : kRows;
-  const int held = (rows.num_blocks - 1) * kBlockTokens + rows.blocks[rows.num_blocks - 1].num_tokens;
+  const int held = num_keys(rows);
   int most = rows.seen ? 0 : held;
   for (int i = first; i < first + count && rows.seen; ++i) most = rows.seen[i] > most ? rows.seen[i] : most;
   most = most < held ? most : held;
-  return {first, count, (most + kStepKeys - 1) / kStepKeys};
+  return {first, count, num_steps(most)};
 }
 
 }  // namespace
@@ -103,14 +144,15 @@ Chunk chunk_at(const TileAttention& rows, int first) {
 void attend_tiles(const TileAttention& rows) {
   alignas(64) float scores[kRows * kScoreStride];
   TileSession session;
+  Ahead ahead(rows.ahead, num_looks(rows));
   for (int first = 0; first < rows.count; first += kRows) {
     const Chunk chunk = chunk_at(rows, first);
     if (chunk.num_steps <= 0) continue;
     session.set_rows(chunk.upper(), chunk.lower() > 0 ? chunk.lower() : kTileRows);
-    score(rows, chunk, scores);
+    score(rows, chunk, ahead, scores);
     soften(rows, first, chunk.upper(), chunk.num_steps, scores);
     soften(rows, first + kTileRows, chunk.lower(), chunk.num_steps, scores + kTileRows * kScoreStride);
-    add_values(rows, chunk, scores);
+    add_values(rows, chunk, ahead, scores);
   }
 }
 

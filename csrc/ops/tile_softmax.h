@@ -11,9 +11,9 @@
 namespace exp3rt {
 namespace {
 
-// Between the rows of scores, of up to kMaxBlocks blocks: a cache line farther than they need, so that the rows of a tile
+// Between the rows of scores, of up to kMaxStepBlocks blocks: a cache line farther than they need, so that the rows of a tile
 // fall into different sets of the cache.
-constexpr int kScoreStride = TileAttention::kMaxBlocks * kBlockTokens + 16;
+constexpr int kScoreStride = kMaxStepBlocks * kBlockTokens + 16;
 
 // Keys of half a block: what goes through the products in one step.
 constexpr int kStepKeys = kBlockTokens / 2;

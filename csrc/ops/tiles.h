@@ -56,20 +56,29 @@ struct TileBlock {
   int num_tokens;
 };
 
+inline constexpr int kMaxStepBlocks = 4;
+
+// What the next step will read, and is fetched into the L2 cache while this one computes.
+struct TileAhead {
+  const void* pieces[kMaxStepBlocks];
+  int num_pieces = 0;
+  int piece_bytes = 0;
+};
+
 // Query rows meet a few KV blocks in one step of the streaming softmax, in bf16. See AttentionRows.
 struct TileAttention {
-  static constexpr int kMaxBlocks = 4;
   int count;
   int query_dim;  // a multiple of 32
   int key_dim;
   int value_panels;
   const void* queries;
   const TileBlock* blocks;
-  int num_blocks;   // 1 ... kMaxBlocks
+  int num_blocks;   // 1 ... kMaxStepBlocks
   const int* seen;  // [count] how many slots of the blocks, 64 each, a row may see: none if 0 or less. Null: all
   float* max;
   float* weight;
   float* sum;
+  const TileAhead& ahead;
 };
 void attend_tiles(const TileAttention& rows);
 

@@ -118,6 +118,9 @@ class ExecutorStats:
     Counts since the executor was made; blocks as of now.
     """
     @property
+    def attention_s(self) -> float:
+        ...
+    @property
     def block_size(self) -> int:
         ...
     @property

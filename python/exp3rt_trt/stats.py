@@ -32,6 +32,7 @@ class RerankerStats:
         block_size: tokens per block.
         queue_s: seconds that groups waited, summed.
         compute_s: seconds spent in batches.
+        attention_s: of them in attention, where queries meet keys and values; 0 if the executor tells not.
     """
 
     prompt_tokens_computed: int
@@ -52,6 +53,7 @@ class RerankerStats:
     block_size: int
     queue_s: float
     compute_s: float
+    attention_s: float
 
     @classmethod
     def of(cls, stats: Counters) -> RerankerStats:

@@ -90,7 +90,9 @@ def test_a_pair_against_the_length_of_its_item(
     run(load("item_length"), "--engine", engine, *given, "--json", out)
     short, long = read(out)["rows"]
     assert short["tokens"] < long["tokens"]
-    assert min(short["seconds_a_pair"], short["reading_s"]) > 0
+    parts = ("attention_s", "rest_s", "python_s")
+    assert min(short["reading_s"], *(short[part] for part in parts)) > 0
+    assert sum(short[part] for part in parts) == pytest.approx(short["seconds_a_pair"])
     assert short["item_bytes"] <= long["item_bytes"]
     pytest.importorskip("matplotlib", reason="plots need the extra [bench]")
     load("plots").item_length(read(out))

@@ -88,6 +88,8 @@ class Counters(Protocol):
     def queue_s(self) -> float: ...  # noqa: D102
     @property
     def compute_s(self) -> float: ...  # noqa: D102
+    @property
+    def attention_s(self) -> float: ...  # noqa: D102
 
 
 class Executor(Protocol):
