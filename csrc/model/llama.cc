@@ -15,8 +15,6 @@
 namespace exp3rt {
 namespace {
 
-constexpr std::int64_t kChunkNumbers = 32 * 1024;  // of a product's result that is used up at once, in the L2 cache
-
 constexpr float kLog2E = 1.44269504f;  // the softmax counts in powers of two
 
 std::size_t z(std::int64_t n) { return static_cast<std::size_t>(n); }
@@ -201,13 +199,11 @@ void Llama::write_query_key_value(int layer_index, const Panel& panel, Team team
   const Activations input = normed(layer.attn_norm, layer.qkv, panel, team);
   const std::int64_t dim = config_.head_dim;
   team.meet();
-  for_parts(input, layer.qkv.n, std::lcm(dim, kPanelColumns), team, [&](Range rows, Range columns) {
-    const Result heads = product(layer.qkv, input, rows, columns, 0);
+  for_parts(input, layer.qkv.n, std::lcm(dim, kPanelColumns), team, [&](Range columns) {
+    const Result heads = product(layer.qkv, input, columns, 0);
     for (std::int64_t column = 0; column < columns.size(); column += dim) {
-      input.for_results(rows, [&](std::int64_t i, std::int64_t at) {
-        const int head = static_cast<int>((columns.begin + column) / dim);
-        place_head(layer, panel.row(i), head, heads.row(at) + column, kv);
-      });
+      const int head = static_cast<int>((columns.begin + column) / dim);
+      for (int i = 0; i < panel.num_rows(); ++i) place_head(layer, panel.row(i), head, heads.row(i) + column, kv);
     }
   });
   team.meet();
@@ -257,14 +253,14 @@ void Llama::mlp(const Layer& layer, const Panel& panel, Team team) {
   Activations inner(layer.down.dtype, panel.num_rows(), panel.num_precise, layer.down.k,
                     workspace().inner.get<std::byte>(0));
   team.meet();
-  for_parts(input, config_.intermediate_size, kPanelColumns, team, [&](Range rows, Range columns) {
+  for_parts(input, config_.intermediate_size, kPanelColumns, team, [&](Range columns) {
     const Range up_columns{columns.begin + config_.intermediate_size, columns.end + config_.intermediate_size};
-    const Result gate = product(layer.gate_up, input, rows, columns, 0);
-    const Result up = product(layer.gate_up, input, rows, up_columns, 1);
-    input.for_results(rows, [&](std::int64_t i, std::int64_t at) {
-      vector_kernels().swiglu(gate.row(at), up.row(at), columns.size());
-      inner.set_columns(i, columns.begin, columns.size(), gate.row(at));
-    });
+    const Result gate = product(layer.gate_up, input, columns, 0);
+    const Result up = product(layer.gate_up, input, up_columns, 1);
+    for (int i = 0; i < panel.num_rows(); ++i) {
+      vector_kernels().swiglu(gate.row(i), up.row(i), columns.size());
+      inner.set_columns(i, columns.begin, columns.size(), gate.row(i));
+    }
   });
   team.meet();
   add_product_to_residual(layer.down, inner, panel, team);
@@ -300,49 +296,35 @@ Activations Llama::normed(const float* weight, const PackedMatrix& w, const Pane
   return input;
 }
 
-// fn(rows, columns) for parts of a product of x: of this member's share of the first `count` columns, as many at
-// once as keep the result in the L2 cache but whole units of them, and as many rows as go through a product at once. Columns
-// stay while rows pass, or, where there are too many activations for that, rows stay while columns pass.
+// fn(columns) for parts of a product of x: of this member's share of the first `count` columns, whole units of them.
 template <typename Fn>
 void Llama::for_parts(const Activations& x, std::int64_t count, std::int64_t unit, Team team, Fn&& fn) {
-  const std::int64_t num_rows = x.product_rows();
-  const std::int64_t row_step = x.rows_at_once();
-  const std::int64_t step = std::max<std::int64_t>(1, kChunkNumbers / unit / row_step);
+  const std::int64_t step = std::max<std::int64_t>(1, x.columns_at_once() / unit);
   const Range share = team.share(ceil_div(count, unit));
-  const auto columns_from = [&](std::int64_t first) {
-    return Range{first * unit, std::min(std::min(first + step, share.end) * unit, count)};
-  };
-  const auto rows_from = [&](std::int64_t first) { return Range{first, std::min(first + row_step, num_rows)}; };
-  if (!x.stay_near()) {
-    for (std::int64_t row = 0; row < num_rows; row += row_step) {
-      for (std::int64_t first = share.begin; first < share.end; first += step) fn(rows_from(row), columns_from(first));
-    }
-  } else {
-    for (std::int64_t first = share.begin; first < share.end; first += step) {
-      for (std::int64_t row = 0; row < num_rows; row += row_step) fn(rows_from(row), columns_from(first));
-    }
+  for (std::int64_t first = share.begin; first < share.end; first += step) {
+    fn(Range{first * unit, std::min(std::min(first + step, share.end) * unit, count)});
   }
 }
 
 // A part of x W in the thread's own memory, of which there are two. The panels that it lies in are computed whole.
-Llama::Result Llama::product(const PackedMatrix& w, const Activations& x, Range rows, Range columns, int memory) {
+Llama::Result Llama::product(const PackedMatrix& w, const Activations& x, Range columns, int memory) {
   thread_local std::array<AlignedBuffer, 2> buffers;
   const Range panels = panels_of(columns);
   const std::int64_t stride = std::min(panels.end * kPanelColumns, w.n) - panels.begin * kPanelColumns;
-  const int padded = padded_row_count(w.dtype, static_cast<int>(rows.size()));
+  const int padded = padded_row_count(w.dtype, x.product_rows());
   float* y = buffers[z(memory)].get<float>(z(padded * stride));
-  multiply(w, x, rows, panels, y, stride);
-  return {y + columns.begin - panels.begin * kPanelColumns, stride};
+  multiply(w, x, panels, y, stride);
+  return {y + columns.begin - panels.begin * kPanelColumns, stride, x};
 }
 
 // x is whole when this is called, and the residual when it returns.
 void Llama::add_product_to_residual(const PackedMatrix& w, const Activations& x, const Panel& panel, Team team) {
-  for_parts(x, w.n, kPanelColumns, team, [&](Range rows, Range columns) {
-    const Result y = product(w, x, rows, columns, 0);
-    x.for_results(rows, [&](std::int64_t i, std::int64_t at) {
+  for_parts(x, w.n, kPanelColumns, team, [&](Range columns) {
+    const Result y = product(w, x, columns, 0);
+    for (int i = 0; i < panel.num_rows(); ++i) {
       float* residual = residual_ + panel.row(i) * w.n;
-      vector_kernels().scale_add(residual + columns.begin, 1.0f, y.row(at), columns.size());
-    });
+      vector_kernels().scale_add(residual + columns.begin, 1.0f, y.row(i), columns.size());
+    }
   });
   team.meet();
 }

@@ -55,11 +55,12 @@ class Llama {
   struct Workspace {
     AlignedBuffer input, inner;
   };
-  // Some columns of a product.
+  // Some columns of a product, row by row of the activations.
   struct Result {
     float* at;
     std::int64_t stride;
-    float* row(std::int64_t index) const { return at + index * stride; }
+    const Activations& x;
+    float* row(std::int64_t index) const { return at + x.product_row(index) * stride; }
   };
 
   // Of the rows' positions: [rows, head_dim / 2]. A query's have the softmax's scale in them.
@@ -97,7 +98,7 @@ class Llama {
   Activations normed(const float* weight, const PackedMatrix& w, const Panel& panel, Team team);
   template <typename Fn>
   static void for_parts(const Activations& x, std::int64_t count, std::int64_t unit, Team team, Fn&& fn);
-  static Result product(const PackedMatrix& w, const Activations& x, Range rows, Range columns, int memory);
+  static Result product(const PackedMatrix& w, const Activations& x, Range columns, int memory);
   void add_product_to_residual(const PackedMatrix& w, const Activations& x, const Panel& panel, Team team);
 
   ModelConfig config_;

@@ -77,7 +77,7 @@ std::vector<TokenId> Sampler::greedy(const std::vector<const float*>& rows) cons
     for (const Activations& input : inputs) {
       const int count = input.product_rows();
       float* logits = logits_buffer.get<float>(static_cast<std::size_t>(padded_row_count(dtype, count) * columns));
-      multiply(lm_head_, input, {0, count}, panels, logits, columns);
+      multiply(lm_head_, input, panels, logits, columns);
       for (int row = 0; row < count; ++row) {
         Best& found = best[static_cast<std::size_t>(slice * num_rows + first + row)];
         for (std::int64_t i = 0; i < columns; ++i) {

@@ -5,21 +5,20 @@
 
 #include "ops/aligned_buffer.h"
 #include "ops/store.h"
+#include "ops/tiles.h"
 #include "ops/vector_kernels.h"
 
 namespace exp3rt {
 namespace {
 
-// Rows stay in the L2 cache while the columns of a product pass; but columns, which come from memory, must meet a few.
-constexpr std::int64_t kNearBytes = 1024 * 1024;
-constexpr std::int64_t kFewRows = 256;
+// Numbers of a result. They stay in the L2 cache until they are used up; but where tiles take a depth in parts, a part of the
+// rows, which stays there too, is to meet many columns.
+constexpr std::int64_t kFewNumbers = 32 * 1024, kManyNumbers = 256 * 1024;
 constexpr float kRestScale = 1.0f / 254;  // of a quantized rest: half a step of the value is 127 of its steps
 
 std::uint8_t* bytes(std::byte* data) { return reinterpret_cast<std::uint8_t*>(data); }
 
 int doubled(DataType dtype, int num_precise) { return dtype == DataType::kFloat32 ? 0 : num_precise; }
-
-std::int64_t row_bytes(DataType dtype, std::int64_t width) { return width * static_cast<std::int64_t>(size_of(dtype)); }
 
 std::size_t scale_bytes(int num_rows) {
   return static_cast<std::size_t>(round_up(num_rows, 16)) * sizeof(float);  // whole cache lines
@@ -39,13 +38,11 @@ std::size_t Activations::num_bytes(DataType dtype, int num_rows, int num_precise
   return scale_bytes(num_rows) + operand_bytes(dtype, num_rows + doubled(dtype, num_precise), width);
 }
 
-int Activations::rows_at_once() const {
-  const std::int64_t most = std::clamp<std::int64_t>(kNearBytes / row_bytes(dtype_, width_), kFewRows, kMaxProductRows);
-  const std::int64_t parts = ceil_div(product_rows(), most);
-  return static_cast<int>(round_up(std::max<std::int64_t>(ceil_div(product_rows(), parts), 2 * num_precise_), 16));
+std::int64_t Activations::columns_at_once() const {
+  const bool in_parts =
+      takes_tiles(dtype_) && tile_steps(static_cast<std::size_t>(width_) * size_of(dtype_)) > kNearTileSteps;
+  return (in_parts ? kManyNumbers : kFewNumbers) / std::max(1, product_rows());
 }
-
-bool Activations::stay_near() const { return product_rows() * row_bytes(dtype_, width_) <= kNearBytes; }
 
 void Activations::set_columns(std::int64_t row, std::int64_t first, std::int64_t count, const float* values) {
   thread_local AlignedBuffer buffer;  // the columns as they are stored, and what that lost
@@ -79,20 +76,19 @@ void Activations::quantize(std::int64_t row, const float* values, std::byte* val
 }
 
 // The sums become what they stand for.
-void Activations::dequantize(const PackedMatrix& part, Range rows, float* y, std::int64_t stride) const {
-  for (std::int64_t at = rows.begin; at < rows.end; ++at, y += stride) {
+void Activations::dequantize(const PackedMatrix& part, float* y, std::int64_t stride) const {
+  for (std::int64_t at = 0; at < product_rows(); ++at, y += stride) {
     const bool rest = at >= num_precise_ && at < 2 * num_precise_;
     const float scale = at < num_precise_ ? scales_[at] : scales_[at - num_precise_];
     vector_kernels().dequantize(y, part.offset, part.scale, rest ? scale * kRestScale : scale, part.n, y);
   }
 }
 
-void multiply(const PackedMatrix& w, const Activations& x, Range rows, Range panels, float* y, std::int64_t stride) {
+void multiply(const PackedMatrix& w, const Activations& x, Range panels, float* y, std::int64_t stride) {
   if (panels.empty()) return;
   const PackedMatrix part = w.panels(panels.begin, panels.size());
-  matmul(x.data_ + operand_offset(x.dtype_, rows.begin, x.width_), part, y, stride, static_cast<int>(rows.size()));
-  if (w.dtype == DataType::kInt8) x.dequantize(part, rows, y, stride);
-  if (rows.begin > 0) return;
+  matmul(x.data_, part, y, stride, x.product_rows());
+  if (w.dtype == DataType::kInt8) x.dequantize(part, y, stride);
   for (int i = 0; i < x.num_precise_; ++i) {
     vector_kernels().scale_add(y + i * stride, 1.0f, y + (x.num_precise_ + i) * stride, part.n);
   }

@@ -16,7 +16,7 @@ namespace exp3rt {
 // Rows of the product: values of the precise rows, what these lost, the other rows.
 class Activations {
  public:
-  // memory: num_bytes() of the same arguments, on a cache-line boundary. num_precise: up to kMaxProductRows / 2.
+  // memory: num_bytes() of the same arguments, on a cache-line boundary. num_rows + num_precise: up to kMaxProductRows.
   Activations(DataType dtype, int num_rows, int num_precise, std::int64_t width, std::byte* memory);
   static std::size_t num_bytes(DataType dtype, int num_rows, int num_precise, std::int64_t width);
 
@@ -26,28 +26,18 @@ class Activations {
   void set_columns(std::int64_t row, std::int64_t first, std::int64_t count, const float* values);
 
   int product_rows() const { return num_rows_ + num_precise_; }
-  // How many of them go through a product at once: nearly the same number each time, precise ones all together.
-  int rows_at_once() const;
-  // Whether all of them stay in the L2 cache while the columns of a product pass.
-  bool stay_near() const;
+  // Of a product's columns, how many are best computed before they are used up.
+  std::int64_t columns_at_once() const;
+  // Row of a product that is the result of this row.
   std::int64_t product_row(std::int64_t row) const { return row < num_precise_ ? row : row + num_precise_; }
-  // fn(row, index) for the rows whose results are rows `index` of a product of these rows.
-  template <typename Fn>
-  void for_results(Range rows, Fn&& fn) const {
-    for (std::int64_t at = rows.begin; at < rows.end; ++at) {
-      if (at < num_precise_) fn(at, at - rows.begin);
-      if (at >= 2 * num_precise_) fn(at - num_precise_, at - rows.begin);
-    }
-  }
 
  private:
-  friend void multiply(const PackedMatrix& w, const Activations& x, Range rows, Range panels, float* y,
-                       std::int64_t stride);
+  friend void multiply(const PackedMatrix& w, const Activations& x, Range panels, float* y, std::int64_t stride);
   void quantize(std::int64_t row, const float* values, std::byte* value, std::byte* rest);
   void place(std::int64_t product_row, std::int64_t first, std::int64_t count, const std::byte* from) {
     place_row(dtype_, from, static_cast<int>(product_row), first, count, width_, data_);
   }
-  void dequantize(const PackedMatrix& part, Range rows, float* y, std::int64_t stride) const;
+  void dequantize(const PackedMatrix& part, float* y, std::int64_t stride) const;
 
   DataType dtype_;
   int num_rows_;
@@ -57,9 +47,8 @@ class Activations {
   std::byte* data_;
 };
 
-// Rows of the product and panels of y = x W, which lie `stride` numbers apart; y points to the first of these rows and
-// columns. They are x.rows_at_once() rows from a multiple of that number, or what is left; there must be room for
-// padded_row_count of them. Threads may compute different panels at once.
-void multiply(const PackedMatrix& w, const Activations& x, Range rows, Range panels, float* y, std::int64_t stride);
+// Panels of y = x W, whose rows lie `stride` numbers apart; y points to the first of these columns. There must be room for
+// padded_row_count of x.product_rows(). Threads may compute different panels at once.
+void multiply(const PackedMatrix& w, const Activations& x, Range panels, float* y, std::int64_t stride);
 
 }  // namespace exp3rt

@@ -13,9 +13,7 @@ namespace {
       _tile_dpbf16ps(sum, x, b); \
   } while (false)
 
-// Steps of depth that are taken together: 32 columns of them, 36 KB, fill three quarters of the L1 cache.
-constexpr int kNearSteps = 18;
-constexpr std::int64_t kHalfBytes = kNearSteps * 2 * kTileBytes;
+constexpr std::int64_t kHalfBytes = kNearTileSteps * 2 * kTileBytes;
 
 // So many tiles of rows meet the columns as they lie: copying them would cost more than it saves.
 constexpr int kFewRowTiles = 8;
@@ -109,25 +107,28 @@ void multiply_half(const TileProduct& product, const Columns& columns, int begin
   if (row < product.row_tiles) multiply<kIntegers, 1>(x, row_tile, columns, steps, begin == 0, y, row_bytes, ahead);
 }
 
+// Depth is taken in parts that stay in the L2 cache while all panels pass; a panel comes from memory part by part.
 template <bool kIntegers>
 void multiply_panels(const TileProduct& product) {
   alignas(64) char near[2 * kHalfBytes];
   const bool few = product.row_tiles <= kFewRowTiles;
   const int passes = 2 * ((product.row_tiles + 1) / 2);
   const int lines = passes >= 4 ? (64 + passes - 1) / passes : 16;
-  const char* b = bytes(product.b);
-  for (int panel = 0; panel < product.panels; ++panel) {
-    char* y = static_cast<char*>(product.y) + panel * 4 * kColumnBytes;
-    Ahead ahead{b + product.steps * kStepBytes, lines};
-    for (int begin = 0; begin < product.steps; begin += kNearSteps) {
-      const int left = product.steps - begin;
-      const int steps = left < kNearSteps ? left : kNearSteps;
+  const std::int64_t panel_bytes = product.steps * kStepBytes;
+  const int parts = few ? 1 : (product.steps + kNearTileSteps - 1) / kNearTileSteps;
+  for (int part = 0; part < parts; ++part) {
+    const int begin = part * product.steps / parts;
+    const int steps = (part + 1) * product.steps / parts - begin;
+    const char* b = bytes(product.b) + begin * kStepBytes;
+    for (int panel = 0; panel < product.panels; ++panel, b += panel_bytes) {
+      const bool last = panel + 1 == product.panels;
+      Ahead ahead{last ? bytes(product.b) + (begin + steps) * kStepBytes : b + panel_bytes, lines};
       if (!few) bring_near(b, steps, near);
+      char* y = static_cast<char*>(product.y) + panel * 4 * kColumnBytes;
       for (int half = 0; half < 2; ++half) {
         const Columns columns = few ? as_they_lie(b, half) : near_ones(near, half);
         multiply_half<kIntegers>(product, columns, begin, steps, y + half * 2 * kColumnBytes, ahead);
       }
-      b += steps * kStepBytes;
     }
   }
 }

@@ -37,6 +37,9 @@ inline void place_in_tiles(const void* from, int row, std::size_t at, std::size_
   }
 }
 
+// Steps of depth that are taken together: 32 columns of them, 36 KB, fill three quarters of the L1 cache.
+inline constexpr int kNearTileSteps = 18;
+
 struct TileProduct {
   DataType dtype;  // kBFloat16, or kInt8 with x unsigned
   int row_tiles;

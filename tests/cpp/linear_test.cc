@@ -35,14 +35,9 @@ struct QuantizedOperand {
 
 // x W, [count, w.n]
 std::vector<float> results(const PackedMatrix& w, const Activations& x, int count) {
-  std::vector<float> y(z(count * w.n));
-  for (std::int64_t begin = 0; begin < x.product_rows(); begin += x.rows_at_once()) {
-    const Range rows{begin, std::min<std::int64_t>(begin + x.rows_at_once(), x.product_rows())};
-    std::vector<float> part(z(padded_row_count(w.dtype, static_cast<int>(rows.size())) * w.n));
-    multiply(w, x, rows, {0, w.num_panels()}, part.data(), w.n);
-    x.for_results(rows,
-                  [&](std::int64_t row, std::int64_t at) { std::copy_n(&part[z(at * w.n)], w.n, &y[z(row * w.n)]); });
-  }
+  std::vector<float> y(z(count * w.n)), rows(z(padded_row_count(w.dtype, x.product_rows()) * w.n));
+  multiply(w, x, {0, w.num_panels()}, rows.data(), w.n);
+  for (int i = 0; i < count; ++i) std::copy_n(&rows[z(x.product_row(i) * w.n)], w.n, &y[z(i * w.n)]);
   return y;
 }
 
