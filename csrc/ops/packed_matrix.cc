@@ -1,10 +1,13 @@
 #include "ops/packed_matrix.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "ops/bfloat16.h"
+#include "ops/parallel.h"
 #include "ops/vector_kernels.h"
 
 namespace exp3rt {
@@ -97,8 +100,8 @@ void pack(const float* w, std::int64_t n, std::int64_t k, DataType dtype, void* 
 void pack_int8(const float* w, std::int64_t n, std::int64_t k, std::int8_t* out, float* scale, float* sum) {
   const std::int64_t size = panel_size(DataType::kInt8, k);
   std::fill_n(out, ceil_div(n, kPanelColumns) * size, std::int8_t{0});
-  std::vector<float> from(static_cast<std::size_t>(k));
-  for (std::int64_t row = 0; row < n; ++row) {
+  parallel_for(omp_get_max_threads(), n, [&](std::int64_t row) {
+    std::vector<float> from(static_cast<std::size_t>(k));
     std::copy_n(w + row * k, k, from.data());
     transform(from.data(), k, 1.0f / static_cast<float>(std::max<std::int64_t>(1, hadamard_block(k))));
     scale[row] = best_scale(from.data(), k);
@@ -110,7 +113,7 @@ void pack_int8(const float* w, std::int64_t n, std::int64_t k, std::int8_t* out,
           static_cast<std::int8_t>(value);
     }
     sum[row] = static_cast<float>(total);
-  }
+  });
 }
 
 std::vector<float> widen(const PackedMatrix& matrix) {

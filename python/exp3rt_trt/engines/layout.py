@@ -80,11 +80,16 @@ def plan_weights(checkpoint: Checkpoint, dims: ModelDims, dtype: str) -> list[Pl
     output = OUTPUT if OUTPUT in shapes else EMBEDDING
     layers = range(dims.num_layers)
     rows = _Rows(checkpoint, (embedding,))
+    matrices = [
+        _matrix(name, each, dtype)
+        for layer in layers
+        for name, each in _layer_rows(checkpoint, layer).items()
+    ]
     inv_freq = rope.inverse_frequencies(dims.head_dim, dims.rope_theta, dims.rope_scaling)
     return [
-        *(tensor for layer in layers for tensor in _layer_matrices(checkpoint, layer, dtype)),
+        *(matrix for matrix, *_ in matrices),
         _packed("lm_head", _Rows(checkpoint, (output,)), TABLES[dtype]),
-        *(tensor for layer in layers for tensor in _layer_scales(checkpoint, layer, dtype)),
+        *(tensor for _, *scales in matrices for tensor in scales),
         *(tensor for layer in layers for tensor in _layer_vectors(checkpoint, layer)),
         _vector("final_norm", _Rows(checkpoint, ("model.norm.weight",))),
         PlannedTensor("rope.inv_freq", "F32", inv_freq.shape, lambda: [inv_freq]),
@@ -123,27 +128,42 @@ class _Rows:
             yield self.read(start, min(start + step, count))
 
 
+def _matrix(name: str, rows: _Rows, dtype: str) -> list[PlannedTensor]:
+    """Plans a layer's matrix, and behind it what else belongs to it."""
+    in_int8 = dtype == "int8" and name.rpartition(".")[2] in INT8_MATRICES
+    return _quantized(name, rows) if in_int8 else [_packed(name, rows, TABLES[dtype])]
+
+
 def _packed(name: str, rows: _Rows, dtype: str) -> PlannedTensor:
     count, depth = rows.shape
     padded = -(-depth // PADDING[dtype]) * PADDING[dtype]
 
     def chunks() -> Iterator[NDArray[Any]]:
-        if dtype == "int8":
-            return (_core.pack_matrix_int8(chunk)[0] for chunk in rows.chunks())
         return (_core.pack_matrix(chunk, dtype) for chunk in rows.chunks())
 
     return PlannedTensor(name, STORED[dtype], (-(-count // PANEL), padded, PANEL), chunks)
 
 
-def _scales(name: str, rows: _Rows) -> list[PlannedTensor]:
-    """What an int8 matrix needs beside its integers. They are quantized anew, so that nothing is kept."""
+def _quantized(name: str, rows: _Rows) -> list[PlannedTensor]:
+    """Plans an int8 matrix, and its scales and sums, which are known once its integers are written."""
+    count, depth = rows.shape
+    padded = -(-depth // PADDING["int8"]) * PADDING["int8"]
+    kept: list[list[NDArray[np.float32]]] = []  # 8 bytes a row
+
+    def integers() -> Iterator[NDArray[np.int8]]:
+        kept.clear()
+        for chunk in rows.chunks():
+            packed, *scales = _core.pack_matrix_int8(chunk)
+            kept.append(scales)
+            yield packed
 
     def part(index: int) -> Iterator[NDArray[np.float32]]:
-        return (_core.pack_matrix_int8(chunk)[index] for chunk in rows.chunks())
+        return (scales[index] for scales in kept)
 
     return [
-        PlannedTensor(f"{name}.scale", "F32", rows.shape[:1], lambda: part(1)),
-        PlannedTensor(f"{name}.sum", "F32", rows.shape[:1], lambda: part(2)),
+        PlannedTensor(name, STORED["int8"], (-(-count // PANEL), padded, PANEL), integers),
+        PlannedTensor(f"{name}.scale", "F32", rows.shape[:1], lambda: part(0)),
+        PlannedTensor(f"{name}.sum", "F32", rows.shape[:1], lambda: part(1)),
     ]
 
 
@@ -153,24 +173,6 @@ def _vector(name: str, rows: _Rows) -> PlannedTensor:
 
 def _rounded(rows: _Rows, dtype: str) -> Iterable[NDArray[Any]]:
     return (_core.to_bf16(chunk) for chunk in rows.chunks()) if dtype == "bf16" else rows.chunks()
-
-
-def _layer_matrices(checkpoint: Checkpoint, layer: int, dtype: str) -> list[PlannedTensor]:
-    matrices = _layer_rows(checkpoint, layer)
-    return [_packed(name, rows, _matrix_dtype(name, dtype)) for name, rows in matrices.items()]
-
-
-def _layer_scales(checkpoint: Checkpoint, layer: int, dtype: str) -> list[PlannedTensor]:
-    return [
-        tensor
-        for name, rows in _layer_rows(checkpoint, layer).items()
-        if _matrix_dtype(name, dtype) == "int8"
-        for tensor in _scales(name, rows)
-    ]
-
-
-def _matrix_dtype(name: str, dtype: str) -> str:
-    return dtype if name.rpartition(".")[2] in INT8_MATRICES else TABLES[dtype]
 
 
 def _layer_rows(checkpoint: Checkpoint, layer: int) -> dict[str, _Rows]:
