@@ -6,10 +6,12 @@
 
 #include "core/types.h"
 #include "ops/matmul.h"
+#include "ops/tiles.h"
 
 namespace exp3rt {
 namespace {
 
+constexpr int kTilePanelRows = 512;
 constexpr int kMinPanelRows = 32;  // of a thread by itself: fewer waste the product kernels, and memory's bandwidth
 
 std::span<const int> part(std::span<const int> rows, int index, int num_parts) {
@@ -37,10 +39,10 @@ int num_panels(int num_precise, int num_rows, int num_threads) {
 }  // namespace
 
 // Activations stay in the L2 cache. Tiles multiply faster than weights come from memory: more rows must share them.
-int max_panel_rows() { return takes_tiles(DataType::kBFloat16) ? 512 : 64; }
+int max_panel_rows() { return takes_tiles(DataType::kBFloat16) ? kTilePanelRows : 64; }
 
-// Twice as many rows of a product, which go through it together.
-int max_precise_panel_rows() { return std::min(max_panel_rows(), 128); }
+// A precise row is two of the product, which takes all of a panel's; dividing may leave a panel with one row more than the most.
+int max_precise_panel_rows() { return std::min(max_panel_rows(), kMaxProductRows - kTilePanelRows - kTileRows); }
 
 bool few_rows(int num_rows, int num_threads) { return num_threads > 1 && num_rows < num_threads * kMinPanelRows; }
 
