@@ -32,7 +32,7 @@ class RerankerStats:
         block_size: tokens per block.
         queue_s: seconds that groups waited, summed.
         compute_s: seconds spent in batches.
-        attention_s: of them in attention, where queries meet keys and values; 0 if the executor tells not.
+        attention_s: of them in attention, where queries meet keys and values; 0 where it is not told.
     """
 
     prompt_tokens_computed: int

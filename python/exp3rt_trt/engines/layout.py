@@ -135,19 +135,19 @@ def _matrix(name: str, rows: _Rows, dtype: str) -> list[PlannedTensor]:
 
 
 def _packed(name: str, rows: _Rows, dtype: str) -> PlannedTensor:
-    count, depth = rows.shape
-    padded = -(-depth // PADDING[dtype]) * PADDING[dtype]
-
     def chunks() -> Iterator[NDArray[Any]]:
         return (_core.pack_matrix(chunk, dtype) for chunk in rows.chunks())
 
-    return PlannedTensor(name, STORED[dtype], (-(-count // PANEL), padded, PANEL), chunks)
+    return PlannedTensor(name, STORED[dtype], _packed_shape(rows, dtype), chunks)
+
+
+def _packed_shape(rows: _Rows, dtype: str) -> tuple[int, int, int]:
+    count, depth = rows.shape
+    return -(-count // PANEL), -(-depth // PADDING[dtype]) * PADDING[dtype], PANEL
 
 
 def _quantized(name: str, rows: _Rows) -> list[PlannedTensor]:
     """Plans an int8 matrix, and its scales and sums, which are known once its integers are written."""
-    count, depth = rows.shape
-    padded = -(-depth // PADDING["int8"]) * PADDING["int8"]
     kept: list[list[NDArray[np.float32]]] = []  # 8 bytes a row
 
     def integers() -> Iterator[NDArray[np.int8]]:
@@ -161,7 +161,7 @@ def _quantized(name: str, rows: _Rows) -> list[PlannedTensor]:
         return (scales[index] for scales in kept)
 
     return [
-        PlannedTensor(name, STORED["int8"], (-(-count // PANEL), padded, PANEL), integers),
+        PlannedTensor(name, STORED["int8"], _packed_shape(rows, "int8"), integers),
         PlannedTensor(f"{name}.scale", "F32", rows.shape[:1], lambda: part(0)),
         PlannedTensor(f"{name}.sum", "F32", rows.shape[:1], lambda: part(1)),
     ]
