@@ -108,6 +108,7 @@ def test_a_forked_child_is_told_so_and_ends_well(engine: Path) -> None:
 def test_an_open_reranker_does_not_hinder_the_exit(engine: Path) -> None:
     code = (
         "import sys, threading; from exp3rt_trt import Reranker;"
+        "threading.excepthook = lambda failed: None;"  # a daemon's traceback may meet the end of stderr
         "r = Reranker.from_pretrained(sys.argv[1], kv_cache_mib=64, max_reasoning_tokens=1400);"
         "work = lambda: r.rank('u', [str(n) for n in range(200)], mode='reason');"
         "threading.Thread(target=work, daemon=True).start();"
