@@ -310,7 +310,8 @@ void Llama::for_parts(const Activations& x, std::int64_t count, std::int64_t uni
 Llama::Result Llama::product(const PackedMatrix& w, const Activations& x, Range columns, int memory) {
   thread_local std::array<AlignedBuffer, 2> buffers;
   const Range panels = panels_of(columns);
-  const std::int64_t stride = std::min(panels.end * kPanelColumns, w.n) - panels.begin * kPanelColumns;
+  const std::int64_t width = std::min(panels.end * kPanelColumns, w.n) - panels.begin * kPanelColumns;
+  const std::int64_t stride = result_stride(w.dtype, width);
   const int padded = padded_row_count(w.dtype, x.product_rows());
   float* y = buffers[z(memory)].get<float>(z(padded * stride));
   multiply(w, x, panels, y, stride);

@@ -13,7 +13,7 @@ namespace {
 
 // Numbers of a result. They stay in the L2 cache until they are used up; but where tiles take a depth in parts, a part of the
 // rows, which stays there too, is to meet many columns.
-constexpr std::int64_t kFewNumbers = 32 * 1024, kManyNumbers = 256 * 1024;
+constexpr std::int64_t kFewNumbers = 32 * 1024, kManyNumbers = 320 * 1024;
 constexpr float kRestScale = 1.0f / 254;  // of a quantized rest: half a step of the value is 127 of its steps
 
 std::uint8_t* bytes(std::byte* data) { return reinterpret_cast<std::uint8_t*>(data); }

@@ -194,6 +194,11 @@ int padded_row_count(DataType dtype, int rows) {
   return *std::lower_bound(counts.begin(), counts.end(), rows);
 }
 
+std::int64_t result_stride(DataType dtype, std::int64_t columns) {
+  constexpr std::int64_t kCacheLine = 16;  // numbers
+  return takes_tiles(dtype) ? columns + kCacheLine : columns;
+}
+
 std::size_t operand_bytes(DataType dtype, int rows, std::int64_t k) {
   constexpr int kMostPadding = 64;  // between one row count and the next
   return operand_offset(dtype, rows + kMostPadding, k);

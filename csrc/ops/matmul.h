@@ -16,6 +16,10 @@ bool takes_tiles(DataType dtype);
 // Products exist for these row counts; others run as the next larger one.
 int padded_row_count(DataType dtype, int rows);
 
+// How far apart the rows of a result of so many columns best lie. Rows of tiles that a power of two parts fall into few sets
+// of the caches; oneDNN wants them side by side.
+std::int64_t result_stride(DataType dtype, std::int64_t columns);
+
 // What rows of k take in memory, of which any kMaxProductRows may be x, with what is read beyond.
 std::size_t operand_bytes(DataType dtype, int rows, std::int64_t k);
 // Where in there a row begins, from which on rows are x; with tiles a multiple of 16.
