@@ -258,8 +258,7 @@ void Llama::mlp(const Layer& layer, const Panel& panel, Team team) {
     const Result gate = product(layer.gate_up, input, columns, 0);
     const Result up = product(layer.gate_up, input, up_columns, 1);
     for (int i = 0; i < panel.num_rows(); ++i) {
-      vector_kernels().swiglu(gate.row(i), up.row(i), columns.size());
-      inner.set_columns(i, columns.begin, columns.size(), gate.row(i));
+      inner.set_swiglu(i, columns.begin, columns.size(), gate.row(i), up.row(i));
     }
   });
   team.meet();

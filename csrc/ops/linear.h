@@ -25,6 +25,9 @@ class Activations {
   // can only be set as a whole, because its scale is that of its largest number.
   void set_columns(std::int64_t row, std::int64_t first, std::int64_t count, const float* values);
 
+  // The same of silu(gate) * up. gate may be overwritten.
+  void set_swiglu(std::int64_t row, std::int64_t first, std::int64_t count, float* gate, const float* up);
+
   int product_rows() const { return num_rows_ + num_precise_; }
   // Of a product's columns, how many are best computed before they are used up.
   std::int64_t columns_at_once() const;

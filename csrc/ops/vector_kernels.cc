@@ -82,11 +82,16 @@ inline Floats silu(Floats x) {
 
 #endif
 
+inline Floats gated(const float* gate, const float* up) { return silu(load(gate)) * load(up); }
+inline Floats gated(const float* gate, const float* up, std::int64_t count) {
+  return count >= kLanes ? gated(gate, up) : silu(load_some(gate, count)) * load_some(up, count);
+}
+
 void swiglu(float* gate, const float* up, std::int64_t n) {
   std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(silu(load(gate + i)) * load(up + i), gate + i);
+  for (; i + kLanes <= n; i += kLanes) store(gated(gate + i, up + i), gate + i);
   if (i == n) return;
-  const Floats rest = silu(load_some(gate + i, n - i)) * load_some(up + i, n - i);
+  const Floats rest = gated(gate + i, up + i, n - i);
   __builtin_memcpy(gate + i, &rest, static_cast<std::size_t>(n - i) * sizeof(float));
 }
 
@@ -142,6 +147,14 @@ void round_to_tiles(const float* x, std::int64_t n, bfloat16* out) {
   }
 }
 
+void swiglu_to_tiles(const float* gate, const float* up, std::int64_t n, bfloat16* out) {
+  for (std::int64_t i = 0; i < n; i += 32, out += kTileBytes / sizeof(bfloat16)) {
+    const Floats low = gated(gate + i, up + i, n - i);
+    const Floats high = n - i > kLanes ? gated(gate + i + kLanes, up + i + kLanes, n - i - kLanes) : Floats{};
+    _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
+  }
+}
+
 // Lanes of 32 bits, of which the lower half is stored.
 void round_to_every_other(const float* x, std::int64_t n, bfloat16* out) {
   for (std::int64_t i = 0; i < n; i += kLanes) {
@@ -158,6 +171,16 @@ void round_to_tiles(const float* x, std::int64_t n, bfloat16* out) {
   for (std::int64_t i = 0; i < (n + 31) / 32 * 32; ++i) {
     out[i / 32 * static_cast<std::int64_t>(kTileBytes / sizeof(bfloat16)) + i % 32] =
         i < n ? rounded(x[i]) : bfloat16{};
+  }
+}
+
+void swiglu_to_tiles(const float* gate, const float* up, std::int64_t n, bfloat16* out) {
+  for (std::int64_t i = 0; i < n; i += 32, out += kTileBytes / sizeof(bfloat16)) {
+    float values[32];
+    const std::int64_t count = n - i < 32 ? n - i : 32;
+    __builtin_memcpy(values, gate + i, static_cast<std::size_t>(count) * sizeof(float));
+    swiglu(values, up + i, count);
+    round_to_tiles(values, count, out);
   }
 }
 
@@ -308,6 +331,7 @@ const VectorKernels EXP3RT_JOIN(vector_kernels_, EXP3RT_KERNELS) = {
     rms_norm,
     rotate,
     swiglu,
+    swiglu_to_tiles,
     scale_add,
     scale,
     dot,

@@ -16,6 +16,8 @@ struct VectorKernels {
   void (*rotate)(float* x, const float* cosine, const float* sine, std::int64_t half);
   // gate[i] = silu(gate[i]) * up[i]
   void (*swiglu)(float* gate, const float* up, std::int64_t n);
+  // The same to a row of tiles, as to_tiles rounds it.
+  void (*swiglu_to_tiles)(const float* gate, const float* up, std::int64_t n, bfloat16* out);
   // x = factor * x + y
   void (*scale_add)(float* x, float factor, const float* y, std::int64_t n);
   // out = factor * x
