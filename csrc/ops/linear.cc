@@ -66,7 +66,8 @@ void Activations::set_columns(std::int64_t row, std::int64_t first, std::int64_t
 void Activations::set_swiglu(std::int64_t row, std::int64_t first, std::int64_t count, float* gate, const float* up) {
   if (row >= num_precise_ && dtype_ == DataType::kBFloat16 && takes_tiles(dtype_)) {
     const std::size_t element = sizeof(bfloat16), steps = tile_steps(static_cast<std::size_t>(width_) * element);
-    const std::size_t at = offset_in_tiles(static_cast<int>(product_row(row)), static_cast<std::size_t>(first) * element, steps);
+    const std::size_t at =
+        offset_in_tiles(static_cast<int>(product_row(row)), static_cast<std::size_t>(first) * element, steps);
     return vector_kernels().swiglu_to_tiles(gate, up, count, reinterpret_cast<bfloat16*>(data_ + at));
   }
   vector_kernels().swiglu(gate, up, count);

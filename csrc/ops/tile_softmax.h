@@ -49,18 +49,27 @@ inline __m512 fold(const __m512 (&rows)[kTileRows], Op op) {
   return by_quarters(by_quarters(four[0], four[1]), by_quarters(four[2], four[3]));
 }
 
-// Slots that a row may not see: those behind its last, and those of a block that hold no token.
-inline void hide(const TileAttention& rows, int row, int num_steps, float* scores) {
-  for (int step = 0; step < num_steps; ++step) {
+// Slots that a row may not see: those behind its last, and those of a block that hold no token. Of the steps from `first` on, with
+// the ones before full.
+inline void hide(const TileAttention& rows, int row, int first, int num_steps, float* scores) {
+  if (rows.seen && rows.seen[row] < first * kStepKeys) first = rows.seen[row] > 0 ? rows.seen[row] / kStepKeys : 0;
+  for (int step = first; step < num_steps; ++step) {
     const int left = rows.seen ? rows.seen[row] - step * kStepKeys : kStepKeys;
     const int held = rows.blocks[step / 2].num_tokens - step % 2 * kStepKeys;
     const int valid = left < held ? left : held;
     for (int i = 0; i < kStepKeys && valid < kStepKeys; i += 16) {
-      const int first = valid - i;  // lanes from here on
-      const auto mask = static_cast<__mmask16>(first >= 16 ? 0 : first <= 0 ? 0xFFFF : 0xFFFF << first);
+      const int from = valid - i;  // lanes from here on
+      const auto mask = static_cast<__mmask16>(from >= 16 ? 0 : from <= 0 ? 0xFFFF : 0xFFFF << from);
       _mm512_mask_store_ps(scores + step * kStepKeys + i, mask, _mm512_set1_ps(kNone));
     }
   }
+}
+
+// Steps before the first one whose slots do not all hold a token.
+inline int num_full_steps(const TileAttention& rows) {
+  int block = 0;
+  while (block < rows.num_blocks && rows.blocks[block].num_tokens == kBlockTokens) ++block;
+  return 2 * block + (block < rows.num_blocks ? rows.blocks[block].num_tokens / kStepKeys : 0);
 }
 
 inline __m512 largest(const float* scores, int num_steps) {
@@ -72,21 +81,33 @@ inline __m512 largest(const float* scores, int num_steps) {
   return _mm512_max_ps(low, high);
 }
 
-// A row's scores become weights in bf16, which begin where the scores do. Returns their sum, as they were rounded.
+// Scores of one step become weights in bf16.
+inline __m512bh weights_of(const float* scores, __m512 maximum) {
+  const __m512 low = exp2_of(_mm512_sub_ps(_mm512_load_ps(scores), maximum));
+  const __m512 high = exp2_of(_mm512_sub_ps(_mm512_load_ps(scores + 16), maximum));
+  return _mm512_cvtne2ps_pbh(high, low);
+}
+
+// A row's scores become weights, which begin where the scores do. Returns their sum, as they were rounded.
 inline __m512 weigh(float* scores, int num_steps, float maximum) {
   const __m512 most = _mm512_set1_ps(maximum);
   const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3F80);
-  __m512 total[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
   auto* weights = reinterpret_cast<std::uint16_t*>(scores);
-  for (int step = 0; step < num_steps; ++step) {
-    const int at = step * kStepKeys;
-    const __m512 low = exp2_of(_mm512_sub_ps(_mm512_load_ps(scores + at), most));
-    const __m512 high = exp2_of(_mm512_sub_ps(_mm512_load_ps(scores + at + 16), most));
-    const __m512bh pair = _mm512_cvtne2ps_pbh(high, low);
-    total[step % 2] = _mm512_dpbf16_ps(total[step % 2], pair, ones);
-    _mm512_store_si512(weights + at, (__m512i)pair);
+  int at = 0;
+  for (; at + kStepKeys < num_steps * kStepKeys; at += 2 * kStepKeys) {
+    const __m512bh first = weights_of(scores + at, most), second = weights_of(scores + at + kStepKeys, most);
+    even = _mm512_dpbf16_ps(even, first, ones);
+    odd = _mm512_dpbf16_ps(odd, second, ones);
+    _mm512_store_si512(weights + at, (__m512i)first);
+    _mm512_store_si512(weights + at + kStepKeys, (__m512i)second);
   }
-  return _mm512_add_ps(total[0], total[1]);
+  if (at < num_steps * kStepKeys) {
+    const __m512bh last = weights_of(scores + at, most);
+    even = _mm512_dpbf16_ps(even, last, ones);
+    _mm512_store_si512(weights + at, (__m512i)last);
+  }
+  return _mm512_add_ps(even, odd);
 }
 
 inline void scale_sum(const TileAttention& rows, int row, float factor) {
@@ -100,8 +121,9 @@ inline void scale_sum(const TileAttention& rows, int row, float factor) {
 // new maximum. Maxima, factors and sums are found for all rows at once.
 inline void soften(const TileAttention& rows, int first, int count, int num_steps, float* scores) {
   if (count == 0) return;
+  const int full = num_full_steps(rows);
   __m512 of_row[kTileRows] = {};
-  for (int i = 0; i < count; ++i) hide(rows, first + i, num_steps, scores + i * kScoreStride);
+  for (int i = 0; i < count; ++i) hide(rows, first + i, full, num_steps, scores + i * kScoreStride);
   for (int i = 0; i < count; ++i) of_row[i] = largest(scores + i * kScoreStride, num_steps);
   const auto lanes = static_cast<__mmask16>((1u << count) - 1);
   const __m512 before = _mm512_maskz_loadu_ps(lanes, rows.max + first);
