@@ -200,13 +200,9 @@ std::int64_t result_stride(DataType dtype, std::int64_t columns) {
 }
 
 std::size_t operand_bytes(DataType dtype, int rows, std::int64_t k) {
-  constexpr int kMostPadding = 64;  // between one row count and the next
-  return operand_offset(dtype, rows + kMostPadding, k);
-}
-
-std::size_t operand_offset(DataType dtype, std::int64_t row, std::int64_t k) {
   const std::size_t row_bytes = static_cast<std::size_t>(k) * size_of(dtype);
-  return static_cast<std::size_t>(row) * (takes_tiles(dtype) ? tile_steps(row_bytes) * kTileDepth : row_bytes);
+  const std::size_t stored_bytes = takes_tiles(dtype) ? tile_steps(row_bytes) * kTileDepth : row_bytes;
+  return static_cast<std::size_t>(padded_row_count(dtype, rows)) * stored_bytes;
 }
 
 void place_row(DataType dtype, const void* from, int row, std::int64_t first, std::int64_t count, std::int64_t k,

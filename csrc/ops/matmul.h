@@ -20,10 +20,8 @@ int padded_row_count(DataType dtype, int rows);
 // of the caches; oneDNN wants them side by side.
 std::int64_t result_stride(DataType dtype, std::int64_t columns);
 
-// What rows of k take in memory, of which any kMaxProductRows may be x, with what is read beyond.
+// What x of so many rows of k takes in memory, with the rows that it is padded with.
 std::size_t operand_bytes(DataType dtype, int rows, std::int64_t k);
-// Where in there a row begins, from which on rows are x; with tiles a multiple of 16.
-std::size_t operand_offset(DataType dtype, std::int64_t row, std::int64_t k);
 // Puts elements [first, first + count) of a row where they belong in x. first and the end are multiples of 64, or the end
 // is k.
 void place_row(DataType dtype, const void* from, int row, std::int64_t first, std::int64_t count, std::int64_t k,

@@ -67,15 +67,15 @@ struct Scene {
   void give_item(DataType dtype) {
     const ItemFormat format(shape, 1, dtype);
     const std::size_t bytes = format.num_bytes(90);
-    std::shared_ptr<std::byte[]> to(new (std::align_val_t{64}) std::byte[bytes]);
-    format.store(kv, item_blocks, 90, to.get());
-    item = {std::shared_ptr<const std::byte>(to, to.get()), bytes, 90};
+    auto* to = item_memory.get<std::byte>(bytes);
+    format.store(kv, item_blocks, 90, to);
+    item = {{std::shared_ptr<void>(), to}, bytes, 90};  // owned by item_memory
     batch.slices[1].item = batch.slices[2].item = &item;
   }
 
   AttentionShape shape;
   RandomMatrix keys, values;
-  AlignedBuffer memory;
+  AlignedBuffer memory, item_memory;
   KvLayer kv;
   std::vector<KeyBlock> context = {{5, 20}, {2, 64}};
   std::vector<BlockId> own_a = {0, 7, 3}, own_b = {1, 4}, own_c = {6, 8}, own_d = {9}, item_blocks = {10, 11};

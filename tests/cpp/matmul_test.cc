@@ -1,6 +1,8 @@
 #include "ops/matmul.h"
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
@@ -30,6 +32,28 @@ std::vector<float> multiply(const RandomMatrix& x, int first, const PackedMatrix
     out.insert(out.end(), &y[static_cast<std::size_t>(row * stride)], &y[static_cast<std::size_t>(row * stride + b.n)]);
   return out;
 }
+
+// Memory that ends where no more may be read.
+class Fenced {
+ public:
+  explicit Fenced(std::size_t size) {
+    const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    const std::size_t room = (size + page - 1) / page * page;
+    size_ = room + page;
+    start_ = static_cast<std::byte*>(mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    REQUIRE(start_ != MAP_FAILED);
+    REQUIRE(mprotect(start_ + room, page, PROT_NONE) == 0);
+    at_ = start_ + room - size;
+  }
+  ~Fenced() { munmap(start_, size_); }
+  Fenced(const Fenced&) = delete;
+  Fenced& operator=(const Fenced&) = delete;
+  std::byte* get() const { return at_; }
+
+ private:
+  std::byte *start_, *at_;
+  std::size_t size_;
+};
 
 }  // namespace
 
@@ -86,6 +110,23 @@ TEST_CASE("matmul: a column has the same bits among any number of panels") {
             CHECK(std::memcmp(found, same, static_cast<std::size_t>(part.n) * sizeof(float)) == 0);
           }
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("matmul: reads no more than an operand takes") {
+  for (const DataType dtype : product_types()) {
+    for (const int k : {25, 64, 176}) {
+      const RandomMatrix x(1, kMaxProductRows, k, dtype), w(2, 100, k, dtype);
+      const PackedOperand b(w);
+      for (const int rows : {1, 3, 33, 65, 130, 257, 385, 400, 513, kMaxProductRows}) {
+        const Fenced operand(operand_bytes(dtype, rows, k));
+        for (int row = 0; row < rows; ++row) place_row(dtype, x.row(row), row, 0, k, k, operand.get());
+        std::vector<float> y(static_cast<std::size_t>(padded_row_count(dtype, rows) * 100));
+        matmul(operand.get(), b.matrix, y.data(), 100, rows);
+        const std::vector<float> last = multiply(x, rows - 1, b.matrix, 1);
+        CHECK(std::memcmp(&y[static_cast<std::size_t>((rows - 1) * 100)], last.data(), 100 * sizeof(float)) == 0);
       }
     }
   }
