@@ -1,5 +1,6 @@
 # make demo    rerank the shipped example with the distilled student (first run: minutes; then seconds)
 # make test    build what is missing and pass all tests
+# make sanitize    the C++ tests once more with the sanitizers of addresses and undefined behaviour, on every instruction set here
 # make lint    check style and types
 # make stub    regenerate the stub of the extension
 # make bench-record WORKLOAD=FILE.jsonl    measure us and our peers, and write docs/benchmarks.md
@@ -7,7 +8,7 @@
 #
 # Everything happens in .venv; stamp files in .venv/stamps tell what is up to date.
 
-.PHONY: demo test test-cpp test-python lint format stub bench-record bench-report clean distclean
+.PHONY: demo test test-cpp test-python sanitize lint format stub bench-record bench-report clean distclean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -55,6 +56,17 @@ test-cpp: $(STAMPS)/checked
 
 test-python: $(STAMPS)/checked
 	@$(BIN)/python -m pytest -q tests/python
+
+# A set that this machine lacks stands for its best one.
+ISAS := avx2 avx512 avx512_vnni avx512_bf16 amx
+
+sanitize: $(STAMPS)/checked
+	@PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B build/sanitize -G Ninja --log-level=WARNING -DEXP3RT_BUILD_TESTS=ON \
+	    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g" \
+	    -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
+	    -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/sanitize --target exp3rt_tests
+	@for isa in $(ISAS); do echo $$isa; EXP3RT_TRT_ISA=$$isa build/sanitize/tests/cpp/exp3rt_tests || exit 1; done
 
 # --- lint ------------------------------------------------------------------------------------------------------------
 
