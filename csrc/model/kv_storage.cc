@@ -16,8 +16,8 @@ KvStorage::KvStorage(const ModelConfig& config, DataType dtype, std::size_t max_
   const std::size_t block_bytes = block_stride_ * static_cast<std::size_t>(num_layers_);
   num_blocks_ = static_cast<int>(max_bytes / block_bytes);
   if (num_blocks_ < 1) {
-    throw std::invalid_argument("kv_cache_bytes is " + std::to_string(max_bytes) + ", one block of this model needs " +
-                                std::to_string(block_bytes));
+    throw std::invalid_argument("the KV cache's " + std::to_string(max_bytes) +
+                                " bytes are too few: one block of this model needs " + std::to_string(block_bytes));
   }
   size_ = static_cast<std::size_t>(num_blocks_) * block_bytes;
   void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

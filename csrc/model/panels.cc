@@ -14,6 +14,9 @@ namespace {
 constexpr int kTilePanelRows = 512;
 constexpr int kMinPanelRows = 32;  // of a thread by itself: fewer waste the product kernels, and memory's bandwidth
 
+// Activations stay in the L2 cache. Tiles multiply faster than weights come from memory: more rows must share them.
+int usual_panel_rows() { return takes_tiles(DataType::kBFloat16) ? kTilePanelRows : 64; }
+
 std::span<const int> part(std::span<const int> rows, int index, int num_parts) {
   const auto at = [&](int i) {
     return rows.size() * static_cast<std::size_t>(i) / static_cast<std::size_t>(num_parts);
@@ -30,7 +33,7 @@ std::vector<int> others(std::span<const int> rows, int num_rows) {
 
 int num_panels(int num_precise, int num_rows, int num_threads) {
   const std::int64_t fewest =
-      std::max(ceil_div(num_rows, max_panel_rows()), ceil_div(num_precise, max_precise_panel_rows()));
+      std::max(ceil_div(num_rows, usual_panel_rows()), ceil_div(num_precise, max_precise_panel_rows()));
   if (few_rows(num_rows, num_threads)) return static_cast<int>(fewest);
   const std::int64_t most = std::max(1, num_rows / kMinPanelRows);
   return static_cast<int>(std::max(fewest, std::min(most, round_up(fewest, num_threads))));
@@ -38,11 +41,11 @@ int num_panels(int num_precise, int num_rows, int num_threads) {
 
 }  // namespace
 
-// Activations stay in the L2 cache. Tiles multiply faster than weights come from memory: more rows must share them.
-int max_panel_rows() { return takes_tiles(DataType::kBFloat16) ? kTilePanelRows : 64; }
+// Precise rows and others are divided by themselves, which may leave a panel with one row more than usual.
+int max_panel_rows() { return usual_panel_rows() + 1; }
 
-// A precise row is two of the product, which takes all of a panel's; dividing may leave a panel with one row more than the most.
-int max_precise_panel_rows() { return std::min(max_panel_rows(), kMaxProductRows - kTilePanelRows - kTileRows); }
+// A precise row is two of the product, which takes all of a panel's.
+int max_precise_panel_rows() { return std::min(usual_panel_rows(), kMaxProductRows - kTilePanelRows - kTileRows); }
 
 bool few_rows(int num_rows, int num_threads) { return num_threads > 1 && num_rows < num_threads * kMinPanelRows; }
 

@@ -24,6 +24,8 @@ TEST_CASE("panels: every row is in one of them, precise ones first, and no panel
     const Panels panels(precise, num_rows, 1 + static_cast<int>(random() % 4));
     std::vector<int> found, found_precise;
     for (const Panel& panel : panels.all()) {
+      CHECK(panel.num_rows() <= max_panel_rows());
+      CHECK(panel.num_precise <= max_precise_panel_rows());
       CHECK(panel.num_rows() + panel.num_precise <= kMaxProductRows);
       found.insert(found.end(), panel.rows.begin(), panel.rows.end());
       found_precise.insert(found_precise.end(), panel.rows.begin(), panel.rows.begin() + panel.num_precise);
