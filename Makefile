@@ -37,9 +37,9 @@ STUDENT := engines/smollm2-135m-imdb
 EXAMPLE := examples/film_club.jsonl
 
 demo: $(STAMPS)/package $(STUDENT)/manifest.json
-	@$(BIN)/exp3rt-trt rank $(EXAMPLE) --engine $(STUDENT) --mode score --scale 10
+	@$(BIN)/exp3rt-trt rank $(EXAMPLE) --engine $(STUDENT) --mode score
 
-$(STUDENT)/manifest.json: $(ADAPTER)/adapter_model.safetensors | $(STAMPS)/package
+$(STUDENT)/manifest.json: $(ADAPTER)/adapter_model.safetensors $(ADAPTER)/scale.json | $(STAMPS)/package
 	@echo "Building the distilled student's engine in $(STUDENT)"
 	@$(BIN)/exp3rt-trt build --model smollm2-135m-instruct --adapter $(ADAPTER) --target cpu --dtype bf16 --out $(STUDENT)
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from exp3rt_trt._core import RerankGroup
+from exp3rt_trt.checks import check_whole
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.inputs import as_candidates, as_user
 from exp3rt_trt.jobs import Job, Limits, Request, Slot, make_slots
 from exp3rt_trt.prompts import Chat, Mode, Piece, PromptTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from exp3rt_trt._core import ItemKv
     from exp3rt_trt.catalog import Catalog
-    from exp3rt_trt.inputs import Item
+    from exp3rt_trt.inputs import Item, UserProfile
     from exp3rt_trt.rating import RatingScale
     from exp3rt_trt.tokenization import PromptTokenizer, TokenIds
 
@@ -95,7 +95,9 @@ class GroupBuilder:
             InvalidInputError: for a fault of the user or of the list as a whole.
         """
         profile = as_user(user)
-        slots = make_slots(as_candidates(candidates))
+        self._check_average(profile)
+        given = enumerate(make_slots(as_candidates(candidates)))
+        slots = [self._with_text(slot, number) for number, slot in given]
         segment = self._template.user_segment(profile, self._scale)
         prefix = [self._instructions, self._tokenizer.encode_segment(segment, after=self._instructions)]
         ending = self._endings[mode]
@@ -128,6 +130,21 @@ class GroupBuilder:
         return Job(
             profile.user_id, slots, group if suffixes else None, mode, None if staged else request.top_k
         )
+
+    def _check_average(self, user: UserProfile) -> None:
+        lowest, highest = self._scale.values[0], self._scale.values[-1]
+        if user.average_rating is not None and not lowest <= user.average_rating <= highest:
+            raise InvalidInputError(
+                f"user.average_rating must be from {lowest:g} to {highest:g}, the scale's values, "
+                f"not {user.average_rating:g}; None if there is none"
+            )
+
+    def _with_text(self, slot: Slot, number: int) -> Slot:
+        """Return the slot; invalid if the template has no place for any text that its item has."""
+        if slot.item is None or slot.status != "ok" or self._template.tells_of(slot.item):
+            return slot
+        words = f"candidates[{number}]: the template's item has no place for any text that is given"
+        return replace(slot, status="invalid", error=words)
 
     @property
     def instructions(self) -> TokenIds:
@@ -223,6 +240,20 @@ class RawPrompts:
     instructions: str = ""
 
 
+def _check_raw(prompts: object) -> None:
+    if not isinstance(prompts, RawPrompts):
+        raise InvalidInputError(f"prompts must be RawPrompts, not {type(prompts).__name__}")
+    for name in ("prefix", "opening", "answer", "instructions"):
+        if not isinstance(getattr(prompts, name), str):
+            raise InvalidInputError(f"{name} must be a string, not {type(getattr(prompts, name)).__name__}")
+    if isinstance(prompts.suffixes, (str, bytes)) or not isinstance(prompts.suffixes, Sequence):
+        raise InvalidInputError(f"suffixes must be a list of strings, not {type(prompts.suffixes).__name__}")
+    for number, suffix in enumerate(prompts.suffixes):
+        if not isinstance(suffix, str):
+            raise InvalidInputError(f"suffixes[{number}] must be a string, not {type(suffix).__name__}")
+    check_whole("max_reasoning_tokens", prompts.max_reasoning_tokens, 0)
+
+
 class RawGroupBuilder:
     """Lays raw prompts out as groups; arguments as for GroupBuilder."""
 
@@ -242,6 +273,7 @@ class RawGroupBuilder:
             InvalidInputError: naming the suffix that is too long and the limit.
             EngineError: if a label is not exactly one token.
         """
+        _check_raw(prompts)
         rests = [suffix + prompts.opening for suffix in prompts.suffixes]
         if not rests:
             return []
@@ -273,7 +305,8 @@ class RawGroupBuilder:
         """Tokenize the segments one by one: instructions, user, items (the suffixes) and the opening."""
         if not prompts.instructions or not prompts.prefix.startswith(prompts.instructions):
             raise InvalidInputError(
-                "instructions must be what the prefix begins with, for a segmented student"
+                "instructions must be what the prefix begins with, for a segmented student: "
+                "run_prompts([RawPrompts(prefix, suffixes, opening, instructions=...)])"
             )
         if not prompts.opening:
             raise InvalidInputError("opening is empty, and a segmented student reads the label behind it")

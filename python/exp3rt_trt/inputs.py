@@ -73,7 +73,8 @@ def as_user(source: object) -> UserProfile:
     )
     profile = _text(given.get("profile"), f"{where}.profile")
     if profile is None:
-        raise InvalidInputError(f"{where}.profile is empty")
+        kind = "missing" if given.get("profile") is None else "empty"
+        raise InvalidInputError(f"{where}.profile is {kind}")
     user_id = given.get("user_id")
     return UserProfile(
         profile=profile,
@@ -197,7 +198,7 @@ def _number(value: object, where: str) -> float | None:
     if value is None:
         return None
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float("no" if isinstance(value, bool) else value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise InvalidInputError(f"{where} must be a number, not {value!r}") from None
     if not math.isfinite(number):

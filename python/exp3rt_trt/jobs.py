@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exp3rt_trt.checks import check_number, check_whole
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.inputs import as_item, item_id_or_none
 from exp3rt_trt.rating import expected_rating, label_probabilities
@@ -49,14 +50,13 @@ class Request:
             raise InvalidInputError(
                 'mode "adaptive" needs top_k: it reasons for those that can be among them'
             )
-        if not self.uncertainty >= 0:
-            raise InvalidInputError(f"uncertainty must be at least 0, not {self.uncertainty}")
-        if self.top_k is not None and self.top_k < 1:
-            raise InvalidInputError(f"top_k must be at least 1, or None for all, not {self.top_k}")
+        check_number("uncertainty", self.uncertainty)
+        if self.top_k is not None:
+            check_whole("top_k", self.top_k, 1)
         if not isinstance(self.cache_salt, str):
             raise InvalidInputError(f"cache_salt must be a string, not {type(self.cache_salt).__name__}")
-        if self.timeout_s is not None and not self.timeout_s > 0:
-            raise InvalidInputError(f"timeout_s must be positive, or None for no limit, not {self.timeout_s}")
+        if self.timeout_s is not None:
+            check_number("timeout_s", self.timeout_s, positive=True)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from typing import TYPE_CHECKING, Protocol
 
 from exp3rt_trt.errors import Exp3rtError, InvalidInputError
@@ -11,7 +11,7 @@ from exp3rt_trt.pending import Settled, in_order
 from exp3rt_trt.results import RankedResults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from exp3rt_trt.adaptive import AdaptivePending
     from exp3rt_trt.errors import EngineError
@@ -57,6 +57,8 @@ def rank_in_order(
         except Exp3rtError as error:
             return Settled(RankedResults((), user_id, error=error))
 
+    if isinstance(jobs, (str, bytes)) or not isinstance(jobs, Iterable):
+        raise InvalidInputError(f"jobs must be an iterable of pairs, not {type(jobs).__name__}")
     total = len(jobs) if isinstance(jobs, Sized) else None
     for done, results in enumerate(in_order(enumerate(jobs), start_job, LOOK_AHEAD), start=1):
         if progress is not None:

@@ -26,7 +26,8 @@ REASON_ANSWER = "\nPredicted User Rating: "
 
 _SCALE_FIELDS = {"labels", "first_label", "last_label", "lowest", "highest"}
 _USER_FIELDS = _SCALE_FIELDS | {"profile", "average_rating"}
-_ITEM_FIELDS = _SCALE_FIELDS | {"title", "description", "profile"}
+_OWN_ITEM_FIELDS = {"title", "description", "profile"}
+_ITEM_FIELDS = _SCALE_FIELDS | _OWN_ITEM_FIELDS
 
 
 class Piece(NamedTuple):
@@ -102,9 +103,15 @@ class PromptTemplate:
 
     def item_segment(self, item: Item, scale: RatingScale) -> Segment:
         """Return the segment of one candidate."""
-        given = {"title": item.title, "description": item.description, "profile": item.profile}
+        given = {name: getattr(item, name) for name in _OWN_ITEM_FIELDS}
         closing = self.closing.format_map(scale.wording()).strip()
         return (Piece((_fill(self.item, given, scale) + closing).rstrip()),)
+
+    def tells_of(self, item: Item) -> bool:
+        """Return whether any text of an item finds a place in its segment."""
+        given = {name for name in _OWN_ITEM_FIELDS if getattr(item, name) is not None}
+        own = [_names(part) & _OWN_ITEM_FIELDS for part in self.item]
+        return any(names and names <= given for names in own)
 
     def opening_segment(self, chat: Chat, mode: Mode) -> Segment:
         """Return the segment between the item and what the student writes, without the forced answer."""
@@ -118,22 +125,25 @@ class PromptTemplate:
 
 def _check(text: str, where: str, allowed: set[str]) -> None:
     try:
-        names = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        found = [field for field in string.Formatter().parse(text) if field[1] is not None]
     except ValueError as error:
         raise InvalidInputError(f"template.{where}: {error}") from None
+    if any(form or conversion for _, _, form, conversion in found):
+        raise InvalidInputError(f"template.{where}: a placeholder is a name alone, without ':' or '!'")
+    names = {str(name) for _, name, _, _ in found}
     if names - allowed:
         unknown = ", ".join(sorted(f"{{{name}}}" for name in names - allowed))
         raise InvalidInputError(f"template.{where}: unknown {unknown}; known: {', '.join(sorted(allowed))}")
 
 
+def _names(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+
 def _fill(parts: tuple[str, ...], given: dict[str, str | None], scale: RatingScale) -> str:
     values = {**scale.wording(), **given}
-    lines = []
-    for part in parts:
-        names = [name for _, name, _, _ in string.Formatter().parse(part) if name is not None]
-        if all(values[name] is not None for name in names):
-            lines.append(part.format_map(values))
-    return "".join(lines)
+    told = [part for part in parts if all(values[name] is not None for name in _names(part))]
+    return "".join(part.format_map(values) for part in told)
 
 
 # Everything constant stands before the item, so that it is computed once.

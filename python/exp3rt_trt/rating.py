@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import numbers
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,11 @@ import numpy as np
 from exp3rt_trt.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import ArrayLike, NDArray
+
+SCALE_FILE = "scale.json"  # beside the weights of an adapter or a checkpoint; without it: not known
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,12 @@ class RatingScale:
             raise InvalidInputError(f"scale: {len(self.labels)} labels, but {len(self.values)} values")
         if len(self.labels) < 2:
             raise InvalidInputError("scale.labels: a scale needs at least 2 labels")
+        if not all(isinstance(label, str) for label in self.labels):
+            raise InvalidInputError(f"scale.labels must be strings, but are {self.labels}")
         if len(set(self.labels)) != len(self.labels) or not all(self.labels):
             raise InvalidInputError(f"scale.labels must be distinct and not empty, but are {self.labels}")
+        if not all(isinstance(value, numbers.Real) for value in self.values):
+            raise InvalidInputError(f"scale.values must be numbers, but are {self.values}")
         pairs = zip(self.values, self.values[1:], strict=False)
         if not all(map(math.isfinite, self.values)) or any(low >= high for low, high in pairs):
             raise InvalidInputError(f"scale.values must be finite and increase, but are {self.values}")
@@ -56,6 +66,10 @@ class RatingScale:
         """Return the scale of ten points: labels 0 to 9 stand for 1 to 10, so that each is one token."""
         return cls(tuple("0123456789"), tuple(range(1, 11)))
 
+    def to_json(self) -> str:
+        """Write the scale as JSON text, ending in a newline."""
+        return json.dumps({"labels": self.labels, "values": self.values}) + "\n"
+
     def wording(self) -> dict[str, str]:
         """Return what a prompt says about the scale, by the placeholder's name."""
         return {
@@ -65,6 +79,39 @@ class RatingScale:
             "lowest": f"{self.values[0]:g}",
             "highest": f"{self.values[-1]:g}",
         }
+
+
+def read_scale(folder: Path) -> RatingScale | None:
+    """Read the scale that a checkpoint's or adapter's student answers on; None if the folder says nothing.
+
+    Raises:
+        InvalidInputError: naming the file and the fault.
+    """
+    path = folder / SCALE_FILE
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{path}: cannot be read: {error}") from None
+    return scale_of(given, str(path))
+
+
+def scale_of(given: Any, where: str) -> RatingScale:  # noqa: ANN401  (what JSON gave)
+    """Return the scale that a JSON object says.
+
+    Raises:
+        InvalidInputError: naming `where` and the fault.
+    """
+    if not isinstance(given, dict) or set(given) != {"labels", "values"}:
+        raise InvalidInputError(f"{where}: must be an object of labels and values, not {given!r}")
+    for name, value in given.items():
+        if not isinstance(value, list):
+            raise InvalidInputError(f"{where}: {name} must be a list, not {value!r}")
+    try:
+        return RatingScale(**given)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{where}: {error}") from None
 
 
 def label_probabilities(label_logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

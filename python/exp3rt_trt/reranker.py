@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exp3rt_trt.adaptive import AdaptivePending, contenders
+from exp3rt_trt.checks import check_kind, check_whole
 from exp3rt_trt.errors import Exp3rtError, InvalidInputError
 from exp3rt_trt.executors.choice import CpuOptions
 from exp3rt_trt.groups import GroupBuilder, RawGroupBuilder, RawPrompts
@@ -15,7 +16,7 @@ from exp3rt_trt.inputs import as_user
 from exp3rt_trt.jobs import UNCERTAINTY, Job, Limits, Request, ranking
 from exp3rt_trt.many import LOOK_AHEAD, rank_in_order
 from exp3rt_trt.pending import Pending, in_order
-from exp3rt_trt.prompts import DEFAULT, PLAIN, Chat
+from exp3rt_trt.prompts import DEFAULT, PLAIN, Chat, PromptTemplate
 from exp3rt_trt.rating import RatingScale
 from exp3rt_trt.runtime import Runtime
 from exp3rt_trt.scores import PromptScores, gather_scores
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from exp3rt_trt.executors import GroupResult
     from exp3rt_trt.generation import Generator
     from exp3rt_trt.inputs import ItemLike, UserLike, UserProfile
-    from exp3rt_trt.prompts import Mode, PromptTemplate, RankingMode
+    from exp3rt_trt.prompts import Mode, RankingMode
     from exp3rt_trt.results import RankedResults
     from exp3rt_trt.stats import RerankerStats
     from exp3rt_trt.streams import CandidateStream
@@ -51,7 +52,7 @@ class Reranker:
 
     Args:
         engine: an opened engine; `from_pretrained` opens one by name.
-        scale: what the student answers with; None for 1 to 5.
+        scale: what the student answers with; None for what its engine says, else 1 to 5.
         template: how prompts are laid out; None for the default.
         threads: cores to compute on; 0 for all of the process's affinity. This and the next two are for CPU
             engines; those for GPUs have their sizes from their recipes.
@@ -91,11 +92,12 @@ class Reranker:
         item_kv_dtype: str = "",
         catalog: str | os.PathLike[str] | None = None,
     ) -> None:
-        if max_reasoning_tokens < 1:
-            raise InvalidInputError(f"max_reasoning_tokens must be at least 1, not {max_reasoning_tokens}")
+        check_whole("max_reasoning_tokens", max_reasoning_tokens, 1)
+        check_kind("scale", scale, RatingScale)
+        check_kind("template", template, PromptTemplate)
         manifest = engine.manifest
         self.engine = engine
-        self.scale = scale or RatingScale.one_to_five()
+        self.scale = scale or manifest.scale or RatingScale.one_to_five()
         self.max_reasoning_tokens = max_reasoning_tokens
         self._tokenizer = PromptTokenizer(engine.tokenizer_path)
         kv_dtype = item_kv_dtype or (_kv_dtype_of(catalog) if catalog is not None else "")

@@ -7,6 +7,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, TypeVar
 
+from exp3rt_trt.checks import check_whole
 from exp3rt_trt.errors import EngineError, InvalidInputError
 from exp3rt_trt.executors.choice import CpuOptions, open_executor
 from exp3rt_trt.pending import Pending
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from exp3rt_trt.engines.engine import Engine
     from exp3rt_trt.executors import Executor, GroupResult
 
+MOST_MIB = 1 << 24  # 16 TiB: what is beyond is a slip
 _Output = TypeVar("_Output")
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()
 
@@ -36,14 +38,10 @@ class Runtime:
     """
 
     def __init__(self, engine: Engine, options: CpuOptions) -> None:
-        for name, least in (
-            ("threads", 0),
-            ("kv_cache_mib", 1),
-            ("max_batch_tokens", 0),
-            ("item_cache_mib", 1),
-        ):
-            if getattr(options, name) < least:
-                raise InvalidInputError(f"{name} must be at least {least}, not {getattr(options, name)}")
+        check_whole("threads", options.threads, 0, max(64, 4 * (os.cpu_count() or 1)))
+        check_whole("kv_cache_mib", options.kv_cache_mib, 1, MOST_MIB)
+        check_whole("max_batch_tokens", options.max_batch_tokens, 0)
+        check_whole("item_cache_mib", options.item_cache_mib, 1, MOST_MIB)
         if options.item_kv_dtype not in ("", "int8"):
             raise InvalidInputError(f'item_kv_dtype must be "int8" or "", not {options.item_kv_dtype!r}')
         executor = open_executor(engine, options)

@@ -34,7 +34,7 @@ class CandidateStream:
         EngineError: if the executor is closed.
 
     Example:
-        >>> stream = reranker.stream(user, candidates, mode="reason")  # doctest: +SKIP
+        >>> stream = await reranker.stream(user, candidates, mode="reason")  # doctest: +SKIP
         >>> async for item in stream:  # doctest: +SKIP
         ...     print(item.item_id, item.expected_rating)
         >>> stream.ranking()[0].rank  # doctest: +SKIP

@@ -107,6 +107,8 @@ def test_reason_mode_writes_exactly_so_many_tokens(
         ("{", ":1: not valid JSON"),
         ('{"prefix": 1, "candidates": []}', ':1: "prefix" must be a string'),
         ('{"prefix": "", "candidates": [{"suffix": ""}, {}]}', ':1: candidates[1] has no string "suffix"'),
+        ("", ": no candidates to rate"),
+        ('{"prefix": "", "candidates": []}', ": no candidates to rate"),
     ],
 )
 def test_a_faulty_workload_is_named(
@@ -124,6 +126,23 @@ def test_a_faulty_workload_is_named(
         main()
     assert exit_.value.code == 1
     assert f"{path}{words}" in capsys.readouterr().err
+
+
+def test_a_workload_is_not_written_over(
+    workload: Path,
+    tiny_engine: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = workload.read_bytes()
+    arguments = ["--engine", tiny_engine("llama", "fp32"), "--workload", workload, "--json", workload]
+    command = ["exp3rt-trt", "bench", "--mode", "score", "--threads", 1, *arguments]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert workload.read_bytes() == before
+    assert exit_.value.code == 1
+    assert f"--json {workload} is the same file as --workload {workload}" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not PUBLIC.exists(), reason=f"the public workload is not there ({PUBLIC})")

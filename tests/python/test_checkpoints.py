@@ -169,7 +169,7 @@ def test_pickle_is_refused(checkpoint: Path, name: str) -> None:
 
 
 def test_what_is_not_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"config\.json: cannot be read"):
+    with pytest.raises(BuildError, match="neither an engine"):
         DirectoryCheckpoint(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(BuildError, match="a LoRA adapter alone; give it"):

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from exp3rt_trt import Item, RatingScale, __version__
 from exp3rt_trt.cli.app import main
 from exp3rt_trt.cli.display import distribution_bar
+from rank_cases import open_
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +73,10 @@ def test_help_is_quick_and_light() -> None:
         assert command in run.stdout
 
 
+def test_the_version_is_told(cli: Cli) -> None:
+    assert cli("--version") == (0, f"exp3rt-trt {__version__}\n", "")
+
+
 def test_build_then_inspect(cli: Cli, tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     out = tmp_path / "engine"
     code, told, _ = cli("build", "--model", tiny_checkpoint("llama"), "--dtype", "fp32", "--out", out)
@@ -112,6 +120,18 @@ def test_rank_prints_a_table(cli: Cli, engine: Path, jobs: Callable[..., Path]) 
     assert "reasoning" in out
 
 
+def test_commands_rate_on_the_scale_that_the_engine_says(
+    cli: Cli, engine: Path, jobs: Callable[..., Path], tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(engine, own)
+    manifest = json.loads((own / "manifest.json").read_text(encoding="utf-8"))
+    manifest["scale"] = json.loads(RatingScale.one_to_ten().to_json())
+    (own / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert "1 to 10" in cli("rank", jobs(JOB), "--engine", own, "--threads", 1)[1]
+    assert "1 to 5" in cli("rank", jobs(JOB), "--engine", own, "--threads", 1, "--scale", 5)[1]
+
+
 def test_rank_writes_jsonl(cli: Cli, engine: Path, jobs: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     path = jobs(JOB, "", {**JOB, "user": "A text."})
@@ -123,6 +143,45 @@ def test_rank_writes_jsonl(cli: Cli, engine: Path, jobs: Callable[..., Path], tm
     assert (second["line"], second["user_id"]) == (3, None)
     assert [result["rank"] for result in first["results"]] == [1]
     assert len(first["results"][0]["probabilities"]) == 10
+
+
+@pytest.mark.parametrize("name", ["jobs.jsonl", "./jobs.jsonl", "hard.jsonl", "soft.jsonl"])
+def test_rank_does_not_write_over_its_jobs(
+    cli: Cli, engine: Path, jobs: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    path = jobs(JOB)
+    before = path.read_bytes()
+    (tmp_path / "hard.jsonl").hardlink_to(path)
+    (tmp_path / "soft.jsonl").symlink_to(path)
+    cli.monkeypatch.chdir(tmp_path)
+    code, _, err = cli("rank", path, "--engine", engine, "--threads", 1, "--output", name)
+    assert path.read_bytes() == before
+    assert code == 1
+    assert f"--output {Path(name)} is the same file as JOBS {path}" in err
+
+
+def test_rank_does_not_write_over_what_standard_input_reads(engine: Path, jobs: Callable[..., Path]) -> None:
+    path = jobs(JOB)
+    before = path.read_bytes()
+    code = "from exp3rt_trt.cli.app import main; main()"
+    command = [sys.executable, "-c", code, "rank", "-", "--engine", str(engine), "--output", str(path)]
+    with path.open() as file:
+        run = subprocess.run(command, stdin=file, capture_output=True, text=True, check=False)
+    assert path.read_bytes() == before
+    assert run.returncode == 1
+    assert "is the same file as JOBS" in run.stderr
+
+
+def test_rank_shows_what_there_is_of_a_candidate_without_an_id(
+    cli: Cli, engine: Path, jobs: Callable[..., Path]
+) -> None:
+    path = jobs({**JOB, "candidates": [{"title": "Sea"}, {"description": "About war."}, {}, 5]})
+    code, out, err = cli("rank", path, "--engine", engine, "--threads", 1)
+    assert code == 1
+    assert "candidates[0].item_id is missing" in err
+    assert "None" not in out
+    for words in ("Sea", "About war.", "(no title)"):
+        assert words in out
 
 
 def test_rank_names_bad_lines_and_goes_on(cli: Cli, engine: Path, jobs: Callable[..., Path]) -> None:
@@ -169,6 +228,33 @@ def test_rank_reads_standard_input(engine: Path) -> None:
         check=True,
     )
     assert len(json.loads(run.stdout)["results"]) == 2
+
+
+def test_a_calibration_that_makes_ratings_worse_is_saved_by_force_alone(
+    cli: Cli, engine: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn")
+    copy, ratings = tmp_path / "engine", tmp_path / "ratings.jsonl"
+    shutil.copytree(engine, copy)
+    texts = ["boats", "war", "a quiet sea", "77 houses", "love"]
+    with open_(copy) as reranker:  # users rate as the student does: there is nothing to make better
+        found = [reranker.rank(f"Likes {t}.", [Item(t, t)])[0].expected_rating for t in texts]
+    rows = (
+        {"user_id": t, "user_profile": f"Likes {t}.", "item_id": t, "title": t, "rating": rating}
+        for t, rating in zip(texts, found, strict=True)
+    )
+    ratings.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = ("calibrate", "--engine", copy, "--ratings", ratings, "--threads", 1)
+    code, _, err = cli(*command)
+    assert code == 1
+    assert f"{copy}: calibration not saved" in err
+    assert re.search(r" 0\.000 before, 0\.\d{3} after .*--force", err)
+    assert not (copy / "calibration.json").exists()
+    code, out, _ = cli(*command, "--force")
+    assert code == 0
+    assert out.startswith(f"{copy / 'calibration.json'}: isotonic, 5 rows")
+    made = json.loads((copy / "calibration.json").read_text(encoding="utf-8"))
+    assert made["error"] > made["error_before"]
 
 
 @pytest.mark.parametrize(("name", "user"), [("movie_night", "nora"), ("film_club", "ines")])

@@ -21,6 +21,7 @@ from exp3rt_trt.distill.texts import read_texts
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.evaluate import student
 from exp3rt_trt.jobs import Request
+from exp3rt_trt.rating import read_scale
 from exp3rt_trt.segments import CAUSAL, LAYOUT_FILE, SegmentLayout, read_layout
 from rating_files import write_ratings
 from segmented import make_segmented_engine
@@ -266,6 +267,11 @@ def test_the_averages_fit_and_the_rows_made_from_it(rows: list[RatingRow]) -> No
     invented = only_averages(fit, np.random.default_rng(0), 5)
     assert len({row.item.item_id for row in invented}) == 5
     assert all(row.rating == fit.predict(row) for row in invented)
+    for highest in (5, 10):
+        of_scale = AverageFit(rows, 1, highest)
+        users = [only_averages(of_scale, np.random.default_rng(n), 1)[0].user for n in range(50)]
+        averages = [user.average_rating or 0 for user in users]
+        assert 1 <= min(averages) < (1 + highest) / 2 < max(averages) <= highest
 
 
 def test_thinning_keeps_the_form(rows: list[RatingRow]) -> None:
@@ -307,9 +313,10 @@ def test_rationales_have_their_own_scale_and_passes(recipe: Recipe) -> None:
     path = Path(recipe.base)
     five = Encoder(path, RatingScale.one_to_five())
     twice = replace(recipe, data=replace(recipe.data, text_passes=30))
-    rated = Path(recipe.data.ratings[0]).read_text().splitlines()[0]
+    rated = json.loads(Path(recipe.data.ratings[0]).read_text().splitlines()[0])
+    user = "[Like]\n- calm\n\n[Dislike]\n- noise\n\n[Average Rating]\n3.5"
     Path(recipe.data.texts[0]).write_text(
-        json.dumps({**json.loads(rated), "score": "4", "rationale": "Calm."})
+        json.dumps({**rated, "user_persona": user, "score": "4", "rationale": "Calm."})
     )
     made = make_examples(twice, Encoder(path, TEN), five)
     texts = [example["text"] for example in made.train if "text" in example]
@@ -438,5 +445,7 @@ def test_a_segmented_recipe_makes_a_segmented_student(
     layout = segmented.train.layout
     assert read_layout(made.adapter) == read_layout(made.checkpoint) == layout
     assert (made.adapter / LAYOUT_FILE).exists()
-    with Reranker.from_pretrained(made.engine, scale=TEN) as reranker:
+    assert read_scale(made.adapter) == read_scale(made.checkpoint) == TEN
+    with Reranker.from_pretrained(made.engine) as reranker:
+        assert reranker.scale == TEN
         assert reranker.engine.manifest.layout == layout

@@ -32,7 +32,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], engine: Path
 ) -> Callable[..., tuple[int, str, str]]:
     def evaluate(*arguments: object) -> tuple[int, str, str]:
-        command = ["exp3rt-trt", "evaluate", "--engine", engine, "--threads", 1, *arguments]
+        command = ["exp3rt-trt", "evaluate", "--engine", engine, "--threads", 1, "--scale", 10, *arguments]
         monkeypatch.setattr(sys, "argv", list(map(str, command)))
         with pytest.raises(SystemExit) as exit_:
             main()
@@ -174,6 +174,11 @@ def test_without_averages_the_mean_is_the_baseline(
         (("--without", "titles"), "not titles"),
         (("--json", "nowhere/out.json"), "nowhere/out.json: the folder does not exist"),
         (("--interactions", "nowhere"), "nowhere/train.txt: cannot be read"),
+        (("--plot", "out.png"), "--plot out.png: the picture is written as SVG alone"),
+        (("--mode", "adaptive"), "--mode adaptive is for rankings only: --interactions is missing"),
+        (("--blend-users", "3"), "--blend-users is for rankings only: --interactions is missing"),
+        (("--users", "3"), "--users is for rankings only: --interactions is missing"),
+        (("--right-from", "8"), "--right-from is for rankings only: --interactions is missing"),
     ],
 )
 def test_what_cannot_be_used_is_named(
@@ -183,6 +188,36 @@ def test_what_cannot_be_used_is_named(
     assert code == 1
     assert words in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("output", "name", "option"),
+    [
+        ("--json", "ratings.jsonl", "--ratings"),
+        ("--json", "fit.jsonl", "--fit"),
+        ("--json", "cf/item_list.txt", "--interactions"),
+        ("--json", "texts.svg", "--texts"),
+        ("--plot", "texts.svg", "--texts"),
+    ],
+)
+def test_no_input_is_written_over(
+    run: Callable[..., tuple[int, str, str]],
+    ratings: Path,
+    tmp_path: Path,
+    *,
+    output: str,
+    name: str,
+    option: str,
+) -> None:
+    folder, out = write_interactions(tmp_path / "cf"), tmp_path / name
+    fit = write_lines(tmp_path / "fit.jsonl", *(line(user, 9, 5) for user in range(10)))
+    texts = write_lines(tmp_path / "texts.svg", {"item_id": "i0", "title": "Film 0"})
+    before = out.read_bytes()
+    arguments = ("--ratings", ratings, "--fit", fit, "--interactions", folder, "--texts", texts)
+    code, _, err = run(*arguments, "--limit", 2, output, out)
+    assert out.read_bytes() == before
+    assert code == 1
+    assert f"{output} {out} is the same file as {option} {out}" in err
 
 
 def test_a_missing_package_is_named_with_its_extra() -> None:

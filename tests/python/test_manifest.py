@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from exp3rt_trt import _core
+from exp3rt_trt import RatingScale, Reranker, _core
 from exp3rt_trt.engines import cache, engine
 from exp3rt_trt.engines.engine import Engine
 from exp3rt_trt.engines.manifest import Manifest
@@ -53,6 +53,21 @@ def test_round_trip(copied: Path) -> None:
     assert manifest.label_tokens["7"] != manifest.label_tokens["8"]
 
 
+def test_a_reranker_rates_on_the_scale_that_its_engine_says(copied: Path) -> None:
+    with Reranker.from_pretrained(copied) as reranker:
+        assert reranker.scale == RatingScale.one_to_five()
+    ten = RatingScale.one_to_ten()
+    edit(copied, lambda raw: raw.update(scale=json.loads(ten.to_json())))
+    path = copied / "manifest.json"
+    manifest = Manifest.load(path)
+    assert manifest.scale == ten
+    assert Manifest.from_json(manifest.to_json(), path) == manifest
+    with Reranker.from_pretrained(copied) as reranker:
+        assert reranker.scale == ten
+    with Reranker.from_pretrained(copied, scale=RatingScale.one_to_five()) as reranker:
+        assert reranker.scale == RatingScale.one_to_five()
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
@@ -70,6 +85,9 @@ def test_round_trip(copied: Path) -> None:
         (["label_tokens", "3"], 301, r"label_tokens\.3: expected a token below vocab_size \(301\)"),
         (["end_tokens"], [1, -1], r"end_tokens: expected a list of tokens"),
         (["chat"], ["a", "b"], r"chat: expected null or three texts"),
+        (["scale"], [1, 5], r"scale: must be an object of labels and values"),
+        (["scale"], {"labels": "12", "values": [1, 2]}, r"scale: labels must be a list"),
+        (["scale"], {"labels": ["1", "2"], "values": [1]}, r"scale: scale: 2 labels, but 1 values"),
         (
             ["files", "../weights.safetensors"],
             {},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from exp3rt_trt import EngineError, InvalidInputError, Item, Reranker, UserProfile
+from exp3rt_trt import EngineError, InvalidInputError, Item, RatingScale, Reranker, UserProfile
 from exp3rt_trt.pipeline import (
     ArrayFirstStage,
     Blend,
@@ -53,6 +53,46 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         ArrayFirstStage([[1, 2]], [[1.0, np.nan]])
     with pytest.raises(InvalidInputError, match=r"ids\[0, 1\] is 2, and there are 2"):
         ArrayFirstStage([[1, 2]], [[1.0, 1.0]], item_ids=["a", "b"])
+    with pytest.raises(InvalidInputError, match=r"ids must be .* shorter rows filled up with -1"):
+        ArrayFirstStage([[1, 2], [3]], [[1.0, 1.0], [1.0, 1.0]])
+    with pytest.raises(InvalidInputError, match=r"scores must be .* shorter rows filled up"):
+        ArrayFirstStage([[1, 2], [3, 4]], [[1.0, 1.0], [1.0]])
+    with pytest.raises(InvalidInputError, match=r"ids\[0, 0\] must be a whole number or a name, not 1\.0"):
+        ArrayFirstStage([[1.0, 2.0]], [[1.0, 1.0]])
+    with pytest.raises(InvalidInputError, match=r"ids\[0, 0\] must be the place of an item in item_ids"):
+        ArrayFirstStage([[1.0, 0.0]], [[1.0, 1.0]], item_ids=["a", "b"])
+    with pytest.raises(InvalidInputError, match=r"must be the place of an item in item_ids, not 'a'"):
+        ArrayFirstStage([["a", "b"]], [[1.0, 1.0]], item_ids=["a", "b"])
+
+
+def test_an_item_is_proposed_to_a_user_once() -> None:
+    scores = [[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]
+    with pytest.raises(InvalidInputError, match=r"ids\[1\] has item 2 twice"):
+        ArrayFirstStage([[1, 2, 3], [2, 1, 2]], scores)
+    with pytest.raises(InvalidInputError, match=r"ids\[1\] has item 'c' twice"):
+        ArrayFirstStage([[0, 1, 2], [2, 1, 2]], scores, item_ids=["a", "b", "c"])
+    with pytest.raises(InvalidInputError, match="item_ids must differ, but 'a' is there twice"):
+        ArrayFirstStage([[0, 1, 2], [2, 1, 0]], scores, item_ids=["a", "a", "c"])
+    names = ArrayFirstStage([["b", -1, -1], ["a", "b", -1]], scores)
+    assert names.candidates(0, 3) == [("b", 3.0)]
+    with pytest.raises(InvalidInputError, match=r"ids\[0\] has item 'b' twice"):
+        ArrayFirstStage([["b", "b", -1], ["a", "b", -1]], scores)
+
+
+@pytest.mark.parametrize("wrong", [("u", "i", 5), ("u",), "ui", 7, ("u", ["i"])])
+def test_an_interaction_that_is_no_pair_is_named(wrong: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"interactions\[1\] must be a user's id and an item's, not"):
+        ImplicitFirstStage([("u", "i"), wrong])
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [(0, "at least 1, not 0"), (-1, "at least 1, not -1"), (1.5, "a whole number, not 1.5")],
+)
+def test_implicit_needs_factors(factors: Any, words: str) -> None:
+    pytest.importorskip("implicit")
+    with pytest.raises(InvalidInputError, match=f"factors must be {words}"):
+        ImplicitFirstStage([("u", "i"), ("v", "j")], factors=factors)
 
 
 @pytest.mark.parametrize("algorithm", ["als", "bpr"])
@@ -94,6 +134,31 @@ def test_users_without_a_profile_get_the_first_stages_order(reranker: Reranker) 
         Pipeline(STAGE, reranker, PROFILES).recommend("ann", k=7, n_candidates=5)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"k": 1.5}, "^k must be a whole number, not 1.5"),
+        ({"k": "3"}, "^k must be a whole number, not '3'"),
+        ({"k": 0}, "^k must be at least 1, not 0"),
+        ({"k": -1}, "^k must be at least 1, not -1"),
+        ({"n_candidates": 20.5}, "n_candidates must be a whole number, not 20.5"),
+    ],
+)
+def test_counts_are_checked_before_anything_is_computed(
+    reranker: Reranker, options: dict[str, Any], words: str
+) -> None:
+    asked: list[object] = []
+
+    class Watched:
+        def candidates(self, user_id: object, n: int) -> Any:
+            asked.append(user_id)
+            return STAGE.candidates("ann", n)
+
+    with pytest.raises(InvalidInputError, match=words):
+        Pipeline(Watched(), reranker, PROFILES).recommend("ann", **options)
+    assert not asked
+
+
 def test_a_blend_of_weight_0_is_the_first_stages_order(reranker: Reranker) -> None:
     for mode in ("score", "adaptive"):
         found = Pipeline(STAGE, reranker, PROFILES, blend=Blend(0.0)).recommend("ann", k=3, mode=mode)  # type: ignore[arg-type]
@@ -112,6 +177,30 @@ def test_the_weight_goes_to_whichever_tells_more() -> None:
     with pytest.raises(InvalidInputError, match="no user has a relevant"):
         Blend.fit([[1.0]], [[1.0]], [[0]])
     assert Blend(0.5).scores([1.0, 1.0], [1.0, 3.0]).tolist() == [-0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        (([[1, np.nan]], [[1, 2]], [[0, 1]]), r"cf_scores\[0\]\[1\] must be finite, not nan"),
+        (([[1, 2]], [[np.inf, 2]], [[0, 1]]), r"expected_ratings\[0\]\[0\] must be finite, not inf"),
+        (([[1, 2]] * 2, [[1, 2]] * 2, [[0, 1], [1, -1]]), r"relevances\[1\]\[1\] must be at least 0, not -1"),
+        (([[1, 2]], [[1, 2]], [[0, 1, 1]]), r"relevances\[0\] must all be .*, not \(2,\), \(2,\), \(3,\)"),
+        (([["x"]], [[1]], [[1]]), r"cf_scores\[0\] must be numbers"),
+    ],
+)
+def test_a_blend_names_what_it_cannot_be_fitted_on(lists: Any, words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        Blend.fit(*lists)
+
+
+def test_a_blend_names_what_it_cannot_blend() -> None:
+    with pytest.raises(InvalidInputError, match=r"expected_ratings\[1\] must be finite, not nan"):
+        Blend(0.5).scores([1, 2], [3, np.nan])
+    with pytest.raises(InvalidInputError, match=r"cf_scores, expected_ratings must all be .*\(2,\), \(3,\)"):
+        Blend(0.5).scores([1, 2], [1, 2, 3])
+    with pytest.raises(InvalidInputError, match="k must be at least 1, not 0"):
+        Blend.fit([[1]], [[1]], [[1]], k=0)
 
 
 @pytest.mark.parametrize("method", ["isotonic", "linear"])
@@ -137,12 +226,12 @@ def test_the_error_of_bins_is_what_it_says() -> None:
 
 
 def test_a_calibration_belongs_to_its_engine(engine: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "engine"
+    copy, scale = tmp_path / "engine", RatingScale.one_to_five()
     shutil.copytree(engine, copy)
     made = Calibration.fit([1.0, 2.0, 3.0, 4.0], [2.0, 2.5, 3.0, 3.5], method="linear")
-    made.save(copy)
-    assert Calibration.load(copy) == made
-    assert Calibration.load(engine) is None
+    made.save(copy, scale)
+    assert Calibration.load(copy, scale) == made
+    assert Calibration.load(engine, scale) is None
     with open_(copy) as reranker:
         for r in Pipeline(STAGE, reranker, PROFILES).recommend("bob", k=2):
             assert r.calibrated
@@ -150,10 +239,28 @@ def test_a_calibration_belongs_to_its_engine(engine: Path, tmp_path: Path) -> No
     text = (copy / FILE).read_text()
     (copy / FILE).write_text(text.replace('"engine": "', '"engine": "0'))
     with pytest.raises(EngineError, match="made for another engine"):
-        Calibration.load(copy)
+        Calibration.load(copy, scale)
     (copy / FILE).write_text("{}")
     with pytest.raises(EngineError, match="not a usable calibration"):
-        Calibration.load(copy)
+        Calibration.load(copy, scale)
+
+
+def test_a_calibration_belongs_to_its_scale(engine: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "engine"
+    shutil.copytree(engine, copy)
+    made = Calibration.fit([1.0, 2.0, 3.0, 4.0], [2.0, 2.5, 3.0, 3.5], method="linear")
+    made.save(copy, RatingScale.one_to_five())
+    with open_(copy, scale=RatingScale.one_to_ten()) as reranker:
+        words = "made for the scale 1, 2, 3, 4, 5, and the reranker's is 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"
+        with pytest.raises(EngineError, match=words):
+            Pipeline(STAGE, reranker, PROFILES)
+        made.save(copy, reranker.scale)
+        assert Pipeline(STAGE, reranker, PROFILES).recommend("bob", k=1)[0].calibrated
+        content = json.loads((copy / FILE).read_text())
+        del content["scale"]
+        (copy / FILE).write_text(json.dumps(content))
+        with pytest.raises(EngineError, match=r"does not say its scale, .* run `exp3rt-trt calibrate` again"):
+            Pipeline(STAGE, reranker, PROFILES)
 
 
 def test_the_command_calibrates(tiny_engine: Callable[[str, str], Path], tmp_path: Path) -> None:
@@ -173,7 +280,7 @@ def test_the_command_calibrates(tiny_engine: Callable[[str, str], Path], tmp_pat
     assert "ratings.jsonl:6: 'rating' must be from 1 to 5, not 8" in run.output
     assert "ratings.jsonl:7: " in run.output
     assert "linear, 5 rows" in run.output
-    made = Calibration.load(engine)
+    made = Calibration.load(engine, RatingScale.one_to_five())
     assert made is not None
     assert made.apply([1.0, 5.0]).tolist() == pytest.approx([3.0, 3.0])
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from exp3rt_trt import InvalidInputError, Item
 from exp3rt_trt.cli.app import app
 from exp3rt_trt.profiles import Preferences, ProfileStore, Review, merge, parse, read_items, read_reviews
 from exp3rt_trt.profiles.points import grounded, without_contradictions
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 
 def test_an_answer_is_read_as_two_sides_and_a_half_point_is_left_out() -> None:
@@ -84,6 +85,27 @@ def test_a_bad_row_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
     assert "user_id is missing" in found.faults[2]
     with pytest.raises(InvalidInputError, match="unknown kind"):
         read_reviews(tmp_path / "r.txt")
+
+
+def test_a_rating_outside_the_scale_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user_id,item_id,rating\nu,i,9\nu,j,-300\nu,k,0.5\nu,l,5\nu,m,\n")
+    found = read_reviews(path, 5)
+    assert [review.item_id for review in found.reviews] == ["l", "m"]
+    assert found.faults == [
+        f"{path}:{line}: rating must be from 1 to 5, not {value}"
+        for line, value in ((2, 9), (3, -300), (4, 0.5))
+    ]
+    assert [review.item_id for review in read_reviews(path, 10).reviews] == ["i", "l", "m"]
+
+
+def test_paths_may_be_strings(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"user_id": "u", "item_id": "i", "title": "Lamp"}\n')
+    assert read_reviews(str(path)) == read_reviews(path)
+    assert read_items(str(path)) == read_items(path)
+    with pytest.raises(InvalidInputError, match="unknown kind"):
+        read_reviews("r.txt")
 
 
 def test_descriptions_may_be_lists_or_missing(tmp_path: Path) -> None:
@@ -198,7 +220,7 @@ def test_the_command_line_makes_and_shows_profiles(engine: Path, tmp_path: Path)
     )
     assert run.exit_code == 0, run.output
     assert run.output.startswith("30 extracted")
-    assert "1 items without metadata" in run.output
+    assert "0 unusable rows, 1 item without metadata" in run.output
     again = CliRunner().invoke(
         app, ["profile", "build", *files, "--store", store, "--engine", str(engine), "--by", "lists"]
     )
@@ -210,6 +232,52 @@ def test_the_command_line_makes_and_shows_profiles(engine: Path, tmp_path: Path)
     assert shown.output.startswith("The Tide Table\n")
     missing = CliRunner().invoke(app, ["profile", "show", "--store", store, "--user", "nobody"])
     assert isinstance(missing.exception, InvalidInputError)
+
+
+def build(reviews: Path, engine: Path, *options: str) -> Result:
+    command = ["profile", "build", str(reviews), "--store", str(reviews.parent / "s.sqlite")]
+    return CliRunner().invoke(app, [*command, "--engine", str(engine), *options])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "who,what\nann,tide\n",
+            "no usable review in 1 row; {path}:2: user_id is missing",
+        ),
+        (
+            "user_id,item_id,rating\nu,i,9\nu,j,7\n",
+            "no usable review in 2 rows; {path}:2: rating must be from 1 to 5",
+        ),
+        ("", "no usable review in 0 rows"),
+    ],
+)
+def test_a_file_without_a_usable_review_makes_no_store(
+    engine: Path, tmp_path: Path, text: str, words: str
+) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text(text)
+    run = build(path, engine)
+    assert run.exit_code == 1
+    assert isinstance(run.exception, InvalidInputError)
+    assert re.search(words.format(path=path), str(run.exception))
+    assert not (tmp_path / "s.sqlite").exists()
+
+
+def test_reviews_may_be_of_another_scale(engine: Path, tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user_id,item_id,text,rating\nann,tide,Quiet and patient.,9\nbob,tide,Far too loud.,3\n")
+    run = build(path, engine, "--by", "lists")
+    assert run.exit_code == 0, run.output
+    assert f"{path}:2: rating must be from 1 to 5, not 9" in run.output
+    assert "1 extracted" in run.output
+    assert "1 unusable row," in run.output
+    ten = ("--by", "lists", "--highest-rating", "10")
+    run = build(path, engine, *ten)
+    assert "2 extracted" in run.output  # what was judged by another scale is judged anew
+    assert "0 known already; 0 unusable rows" in run.output
+    assert "2 known already" in build(path, engine, *ten).output
 
 
 def test_an_item_is_shown_by_the_chosen_reviews(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from exp3rt_trt import Generator
+from exp3rt_trt import Generator, InvalidInputError
 from exp3rt_trt.engines.engine import Engine
 from exp3rt_trt.profiles import ClauseJudge, Preferences, ProfileBuilder, ProfileStore, Review
 from exp3rt_trt.profiles.clauses import split
@@ -73,3 +73,14 @@ def test_a_builder_keeps_what_is_judged(judge: ClauseJudge, tmp_path: Path) -> N
     assert item.profile is not None
     assert all(point in item.profile for point in (*PRAISE[:3], *COMPLAINTS[:3]))
     assert ProfileBuilder(judge, store).add(reviews).known == 2
+
+
+def test_a_builder_knows_its_scale(judge: ClauseJudge, tmp_path: Path) -> None:
+    store = ProfileStore(tmp_path / "s.sqlite")
+    reviews = [Review("ann", "i", PRAISE[0], 5), Review("bob", "i", PRAISE[0], 9)]
+    with pytest.raises(InvalidInputError, match=r"reviews\[1\]\.rating must be from 1 to 5, not 9"):
+        ProfileBuilder(judge, store).add(reviews)
+    assert store.user_profile("ann") is None
+    assert ProfileBuilder(judge, store, 10).add(reviews).extracted == 2
+    with pytest.raises(InvalidInputError, match="highest_rating must be above 1, not 1"):
+        ProfileBuilder(judge, store, 1)

@@ -95,6 +95,8 @@ def test_modes() -> None:
         ({"user": ("{profile}",)}, r"template.user\[0\] must end with a newline"),
         ({"item": (" {title}\n",)}, "not begin with white space"),
         ({"item": "{title}\n"}, "must be a tuple of parts"),
+        ({"user": ("{profile:5d}\n",)}, r"template.user\[0\]: a placeholder is a name alone"),
+        ({"item": ("{title!r}\n",)}, r"template.item\[0\]: a placeholder is a name alone"),
     ],
 )
 def test_a_faulty_template_is_refused_by_field(changes: dict[str, object], words: str) -> None:

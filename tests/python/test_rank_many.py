@@ -39,6 +39,8 @@ def test_rank_many_loses_nothing_to_a_faulty_job(reranker: Reranker) -> None:
         list(results[1])
     with pytest.raises(InvalidInputError, match=r"jobs\[3\] must be a pair"):
         len(results[3])
+    with pytest.raises(InvalidInputError, match="jobs must be an iterable of pairs, not NoneType"):
+        list(reranker.rank_many(None))  # type: ignore[arg-type]
 
 
 def test_rank_many_takes_jobs_as_needed_and_raises_their_fault_last(reranker: Reranker) -> None:

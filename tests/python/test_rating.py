@@ -30,6 +30,8 @@ def test_scales() -> None:
         (("1", "2"), (2, 2), "increase"),
         (("1", "2"), (1, math.nan), "finite"),
         (("1", "2"), (1, math.inf), "finite"),
+        ((1, 2), (1, 2), "labels must be strings"),
+        (("1", "2"), ("1", "2"), "values must be numbers"),
     ],
 )
 def test_a_scale_that_does_not_fit_is_refused(labels: tuple[str], values: tuple[float], words: str) -> None:

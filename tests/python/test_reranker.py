@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import tiny_models
 from exp3rt_trt import AUTHORS, EngineError, InvalidInputError, Item, RatingScale, Reranker
 from exp3rt_trt.engines.engine import Engine
+from exp3rt_trt.prompts import DEFAULT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rank_cases import ITEMS, TOLERANCE, USER, open_, ratings, reasons
@@ -176,15 +179,65 @@ def test_a_faulty_user_or_option_is_named(reranker: Reranker, engine: Path) -> N
         reranker.rank(USER, ITEMS, mode="guess")  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="top_k must be at least 1"):
         reranker.rank(USER, ITEMS, top_k=0)
+    for wrong in (1.5, "3", True):
+        with pytest.raises(InvalidInputError, match=f"top_k must be a whole number, not {wrong!r}"):
+            reranker.rank(USER, ITEMS, top_k=wrong)  # type: ignore[arg-type]
+    assert len(reranker.rank(USER, ITEMS, top_k=np.int64(2))) == 2  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="timeout_s must be positive"):
         reranker.rank(USER, ITEMS, timeout_s=-1)
+    with pytest.raises(InvalidInputError, match="timeout_s must be a number, not '1'"):
+        reranker.rank(USER, ITEMS, timeout_s="1")  # type: ignore[arg-type]
+    for average in (80, 0.5):
+        with pytest.raises(
+            InvalidInputError, match=rf"user\.average_rating must be from 1 to 5.*not {average}"
+        ):
+            reranker.rank({"profile": "p", "average_rating": average}, ITEMS)
     with pytest.raises(InvalidInputError, match="cache_salt must be a string, not int"):
         reranker.rank(USER, ITEMS, cache_salt=3)  # type: ignore[arg-type]
     for option in ("threads", "kv_cache_mib", "max_batch_tokens", "max_reasoning_tokens"):
         with pytest.raises(InvalidInputError, match=f"{option} must be at least"):
             open_(engine, **{option: -1})
+    for option, value, words in (
+        ("threads", 100_000, "threads must be at most"),
+        ("threads", 1.5, "threads must be a whole number"),
+        ("kv_cache_mib", 10**9, "kv_cache_mib must be at most"),
+        ("max_reasoning_tokens", 2.5, "max_reasoning_tokens must be a whole number"),
+        ("scale", 5, "scale must be a RatingScale, not int"),
+        ("template", "x", "template must be a PromptTemplate, not str"),
+    ):
+        with pytest.raises(InvalidInputError, match=words):
+            open_(engine, **{option: value})
     with pytest.raises(EngineError, match="label '10' is not one token"):
         open_(engine, scale=RatingScale(("9", "10"), (9, 10)))
+
+
+def test_more_memory_than_there_is_is_said_by_option(engine: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (64 << 30, limits[1]))
+    try:
+        with pytest.raises(EngineError, match=r"not enough memory for it with kv_cache_mib=1000000"):
+            open_(engine, kv_cache_mib=1_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def test_an_item_that_the_template_cannot_tell_of_is_not_rated(engine: Path) -> None:
+    titles = dataclasses.replace(DEFAULT, item=("Film: {title}\n",))
+    with open_(engine, template=titles) as reranker:
+        ranked = reranker.rank(USER, ["A baker at work.", Item("t", title="Bread")])
+    assert [(r.item_id, r.status) for r in ranked] == [("t", "ok"), ("0", "invalid")]
+    assert ranked[1].error == "candidates[0]: the template's item has no place for any text that is given"
+
+
+def test_raw_prompts_that_are_none_are_named(reranker: Reranker) -> None:
+    with pytest.raises(InvalidInputError, match="suffixes must be a list of strings, not str"):
+        reranker.score_prompts("abc", "def")
+    with pytest.raises(InvalidInputError, match="prefix must be a string, not NoneType"):
+        reranker.score_prompts(None, ["a"])  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match=r"suffixes\[1\] must be a string, not NoneType"):
+        reranker.score_prompts("a", ["b", None])  # type: ignore[list-item]
+    with pytest.raises(InvalidInputError, match="prompts must be RawPrompts, not str"):
+        list(reranker.run_prompts("abc"))  # type: ignore[arg-type]
 
 
 def test_time_runs_out(reranker: Reranker) -> None:

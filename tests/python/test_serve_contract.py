@@ -97,6 +97,17 @@ def test_references_and_examples_of_the_document_hold(app: FastAPI) -> None:
             assert answer.status_code == 200, answer.text
 
 
+def test_the_document_says_that_ids_are_strings(app: FastAPI) -> None:
+    schemas = app.openapi()["components"]["schemas"]
+    for name, fields in {
+        "UserBody": ["user_id"],
+        "ItemBody": ["item_id"],
+        "ProfileRequest": ["user_id", "item_ids"],
+    }.items():
+        for field in fields:
+            assert schemas[name]["properties"][field]["description"].startswith("A string")
+
+
 def _references(part: Any) -> Iterator[str]:
     if isinstance(part, dict):
         if isinstance(part.get("$ref"), str):

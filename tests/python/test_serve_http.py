@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,9 +12,12 @@ from serve_cases import BODY, LONG, PROFILE, QUERY, TEXTS, ask, httpx, metric, s
 
 cohere = pytest.importorskip("cohere", reason="the extra test is not installed")
 
+from exp3rt_trt import EngineError, Item, RatingScale  # noqa: E402
 from exp3rt_trt.pipeline.calibration import Calibration  # noqa: E402
+from exp3rt_trt.profiles import ProfileStore  # noqa: E402
 from exp3rt_trt.serve.app import make_app  # noqa: E402
 from exp3rt_trt.serve.options import ServeOptions  # noqa: E402
+from exp3rt_trt.serve.stored import StoredProfiles  # noqa: E402
 from rank_cases import open_  # noqa: E402
 
 if TYPE_CHECKING:
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exp3rt_trt import Reranker
+
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +81,17 @@ def test_scores_are_calibrated_where_the_engine_has_a_calibration(
 
     path = shutil.copytree(tiny_engine("llama", "fp32"), tmp_path / "engine")
     calibration = Calibration.fit([1, 2, 3, 4, 5], [1, 1.25, 1.5, 1.75, 2], method="linear")
-    calibration.save(path)
     with open_(path) as reranker:
+        calibration.save(path, reranker.scale)
         ratings = {int(r.item_id): r.expected_rating for r in reranker.rank(QUERY, TEXTS)}
         (answer,) = ask(make_app(reranker, ServeOptions()), {"query": QUERY, "texts": TEXTS}, path="/rerank")
     expected = {index: (rating - 1) / 16 for index, rating in ratings.items() if rating is not None}
     assert {r["index"]: r["score"] for r in answer.json()} == pytest.approx(expected)
+    with (
+        open_(path, scale=RatingScale.one_to_ten()) as reranker,
+        pytest.raises(EngineError, match="made for the scale 1, 2, 3, 4, 5, and"),
+    ):
+        make_app(reranker, ServeOptions())
 
 
 def test_many_at_once_each_get_their_own_answer(client: httpx.Client, reranker: Reranker) -> None:
@@ -96,19 +108,29 @@ def test_many_at_once_each_get_their_own_answer(client: httpx.Client, reranker: 
     ("path", "body", "status", "field"),
     [
         ("/rerank", {"query": QUERY, "texts": ["x"] * 6}, 422, "texts"),
-        ("/rerank", {"query": QUERY}, 422, "body.texts"),
+        ("/rerank", {"query": QUERY}, 422, "texts"),
         ("/rerank", {"query": "x" * 5000, "texts": []}, 413, "body"),
-        ("/rerank", {"query": " ", "texts": TEXTS}, 422, None),
+        ("/rerank", {"query": " ", "texts": TEXTS}, 422, "query"),
+        ("/rerank", {"query": "\ud800", "texts": TEXTS}, 422, "query"),
+        ("/rerank", {"query": QUERY, "texts": [1]}, 422, "texts[0]"),
         ("/rerank", {"query": QUERY, "texts": ["A war.", " "]}, 422, "texts[1]"),
         ("/v1/rerank", {"query": QUERY, "documents": [" "]}, 422, "documents[0]"),
-        (PROFILE, {**BODY, "top_k": 0}, 422, "body.top_k"),
-        (PROFILE, {**BODY, "topk": 3}, 422, "body.topk"),
-        (PROFILE, {**BODY, "mode": "adaptive"}, 422, None),
+        ("/v1/rerank", {"query": QUERY, "documents": [1]}, 422, "documents[0]"),
+        ("/v2/rerank", {"query": "", "documents": TEXTS}, 422, "query"),
+        (PROFILE, {**BODY, "user": {"profile": ""}}, 422, "user.profile"),
+        (PROFILE, {**BODY, "user": {"profile": "\ud800"}}, 422, "user.profile"),
+        (PROFILE, {**BODY, "user": {"profile": ""}, "stream": True}, 422, "user.profile"),
+        (PROFILE, {**BODY, "user": {"profile": QUERY, "user_id": ""}}, 422, "user.user_id"),
+        (PROFILE, {**BODY, "user": {"profile": QUERY, "user_id": 7}}, 422, "user.user_id"),
+        (PROFILE, {**BODY, "items": [{"item_id": 7, "title": "A war."}]}, 422, "items[0].item_id"),
+        (PROFILE, {**BODY, "top_k": 0}, 422, "top_k"),
+        (PROFILE, {**BODY, "topk": 3}, 422, "topk"),
+        (PROFILE, {**BODY, "mode": "adaptive"}, 422, "top_k"),
         (PROFILE, {**BODY, "user_id": "ann"}, 422, "body"),
         (PROFILE, {"user_id": "ann", "items": BODY["items"]}, 422, "user_id"),
         (PROFILE, {"user": BODY["user"], "item_ids": ["a"]}, 422, "item_ids"),
         (PROFILE, {"user": BODY["user"], "item_ids": ["a"] * 6}, 422, "item_ids"),
-        (PROFILE, {**BODY, "mode": "adaptive", "top_k": 1, "stream": True}, 422, "body.mode"),
+        (PROFILE, {**BODY, "mode": "adaptive", "top_k": 1, "stream": True}, 422, "mode"),
         ("/nowhere", {}, 404, None),
         ("/health", {}, 405, None),
     ],
@@ -116,10 +138,77 @@ def test_many_at_once_each_get_their_own_answer(client: httpx.Client, reranker: 
 def test_errors_have_one_shape(
     client: httpx.Client, path: str, body: object, status: int, field: str | None
 ) -> None:
-    answer = client.post(path, json=body)
+    answer = client.post(path, content=json.dumps(body), headers=JSON)
     assert (answer.status_code, answer.json()["field"]) == (status, field), answer.text
     assert set(answer.json()) == {"error", "code", "field"}
-    assert isinstance(answer.json()["error"], str)
+    words = answer.json()["error"]
+    assert "candidates[" not in words
+    assert "profile" not in words or path == PROFILE
+    if status == 422 and field is not None:
+        assert words.startswith(field)
+        assert words.count(field) == 1 or len(field) < 6
+
+
+def test_a_document_is_named_once(client: httpx.Client) -> None:
+    for path, field in (("/v1/rerank", "documents"), ("/v2/rerank", "documents"), ("/rerank", "texts")):
+        for text, words in (
+            ("", "the text is empty"),
+            ("\ud800", "the text is not valid Unicode: surrogates not allowed at position 0"),
+            ("x" * 3000, " tokens ("),
+        ):
+            body = json.dumps({"query": QUERY, field: ["A war.", text]})  # httpx would not send half a pair
+            error = client.post(path, content=body, headers=JSON).json()["error"]
+            assert error.startswith(f"{field}[1]: ")
+            assert words in error
+            assert not any(name in error for name in ("candidates", "item_id", "description"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_items_are_named_as_the_request_has_them(client: httpx.Client, stream: bool) -> None:
+    items = [{"item_id": "a", "title": "A war."}, {"item_id": "a", "title": "x"}, {"item_id": "b"}]
+    answer = client.post(PROFILE, json={**BODY, "items": items, "stream": stream})
+    lines = answer.text.splitlines()[:-1]
+    found = [json.loads(line)["candidate"] for line in lines] if stream else answer.json()["results"]
+    assert {each["error"] for each in found} == {
+        None,
+        "items[1].item_id 'a' is that of items[0] already",
+        "items[2]: title, description and profile are all empty",
+    }
+
+
+def test_stored_items_are_named_by_their_place_among_the_ids(reranker: Reranker, tmp_path: Path) -> None:
+    path = tmp_path / "profiles.sqlite"
+    with closing(ProfileStore(path)) as made:
+        made.add_items([Item("a", "A war."), Item("b", description="Long. " * 3000)])
+    store = StoredProfiles(path)
+    body = {"user": BODY["user"], "item_ids": ["gone", "a", "a", "b"]}
+    (answer,) = ask(make_app(reranker, ServeOptions(), store), body)
+    store.close()
+    found = {each["status"]: each["error"] for each in answer.json()["results"]}
+    assert found["invalid"] == "item_ids[0]: nothing is known of item 'gone'"
+    assert found["duplicate"] == "item_ids[2] 'a' is that of item_ids[1] already"
+    assert found["too_long"].startswith("item_ids[3] (item_id 'b'): ")
+
+
+@pytest.mark.parametrize(("header", "status"), [(None, 415), ("text/plain", 415), ("application/json", 200)])
+def test_a_body_must_be_declared_as_json(client: httpx.Client, header: str | None, status: int) -> None:
+    headers = {} if header is None else {"Content-Type": header}
+    content = json.dumps({"query": QUERY, "texts": TEXTS})
+    answer = client.post("/rerank", content=content.encode(), headers=headers)
+    assert answer.status_code == status
+    if status == 415:
+        assert answer.json()["field"] == "Content-Type"
+        assert "application/json" in answer.json()["error"]
+
+
+def test_what_is_no_json_is_told_with_its_place(client: httpx.Client) -> None:
+    for content, status, words in (
+        (b'{"query":', 422, "not valid JSON: Expecting value at character 9"),
+        (b"\xff", 400, "parsing the body"),
+    ):
+        answer = client.post("/rerank", content=content, headers=JSON)
+        assert (answer.status_code, answer.json()["field"]) == (status, "body")
+        assert words in answer.json()["error"]
 
 
 def test_a_key_is_needed_everywhere_but_for_health(reranker: Reranker) -> None:

@@ -80,8 +80,10 @@ def test_health_and_metadata(client: Any) -> None:
 
 
 def test_errors_reach_the_client_in_words(client: Any) -> None:
-    with pytest.raises(InferenceServerException, match=r"\[422\] documents\[1\]"):
+    with pytest.raises(InferenceServerException, match=r"\[422\] inputs.documents\[1\]: the text is empty"):
         client.infer(NAME, _inputs([QUERY], ["A war.", " "]))
+    with pytest.raises(InferenceServerException, match=r"\[422\] inputs.query is empty"):
+        client.infer(NAME, _inputs([" "], TEXTS))
     with pytest.raises(InferenceServerException, match=r"\[422\] inputs.query has 2 texts"):
         client.infer(NAME, _inputs([QUERY, QUERY], TEXTS))
     with pytest.raises(InferenceServerException, match=r"\[422\] inputs: 'documents' is missing"):
@@ -91,6 +93,25 @@ def test_errors_reach_the_client_in_words(client: Any) -> None:
     wanted = [triton.InferRequestedOutput("logits")]
     with pytest.raises(InferenceServerException, match="'logits' is none of scores"):
         client.infer(NAME, _inputs([QUERY], TEXTS), outputs=wanted)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (
+            {"inputs": [{"name": "query", "shape": [1], "datatype": "BYTES", "data": [None]}]},
+            "inputs[0].data[0]",
+        ),
+        ({"inputs": [{"name": "query", "shape": [-1], "datatype": "BYTES"}]}, "inputs[0].shape[0]"),
+        ({}, "inputs"),
+        ("", "body"),
+        ([], "body"),
+    ],
+)
+def test_faulty_json_is_named(http: httpx.Client, body: Any, field: str) -> None:
+    answer = http.post(f"/v2/models/{NAME}/infer", **({"json": body} if body != "" else {"content": b"{"}))
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    assert answer.json()["error"].startswith(f"{field}: ")
 
 
 def test_a_timeout_is_a_deadline(client: Any) -> None:

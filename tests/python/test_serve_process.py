@@ -10,10 +10,12 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from serve_cases import BODY, LONG, PROFILE, httpx, until
+import pytest
+from catalog_cases import FILMS, build, flip, open_
+from serve_cases import BODY, LONG, PROFILE, QUERY, httpx, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 COMMAND = (sys.executable, "-c", "from exp3rt_trt.cli.app import main; main()", "serve", "--port", "0")
@@ -94,9 +96,43 @@ def test_what_was_admitted_is_answered_before_the_end(engine: Path, tmp_path: Pa
         assert process.wait(timeout=60) in (0, -signal.SIGTERM)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_options_of_items_and_reasoning_reach_the_engine(
+    segmented_engine: Callable[..., Path], tmp_path: Path, workers: str
+) -> None:
+    engine, catalog = segmented_engine("llama", "fp32"), tmp_path / "catalog"
+    build(engine, catalog, FILMS, item_kv_dtype="int8")
+    damaged = next(catalog.glob("*.kv"))
+    flip(damaged, 10)  # who reads it warns
+    items = [
+        {"item_id": str(film.item_id), "title": film.title, "description": film.description} for film in FILMS
+    ]
+    body = {"user": {"profile": QUERY}, "items": items, "mode": "reason"}
+    with open_(engine, catalog=catalog, max_reasoning_tokens=5) as reranker:
+        expected = reranker.rank(body["user"], items, mode="reason").to_dicts()
+    with open_(engine, max_reasoning_tokens=5) as reranker:
+        assert reranker.rank(body["user"], items, mode="reason").to_dicts() != expected
+    options = [
+        "--threads",
+        "1",
+        "--max-reasoning-tokens",
+        "5",
+        "--item-kv-dtype",
+        "int8",
+        "--item-cache-mib",
+        "8",
+    ]
+    options += ["--kv-cache-mib", "64", "--workers", workers, "--catalog", str(catalog)]
+    log = tmp_path / "log"
+    with server(engine, log, *options) as (_, address):
+        assert httpx.post(address + PROFILE, json=body, timeout=60).json()["results"] == expected
+    assert damaged.name in log.read_text(encoding="utf-8")
+
+
 def test_what_cannot_start_says_why(engine: Path, tmp_path: Path) -> None:
     for options, words in (
         (["--store", str(tmp_path / "none.sqlite")], "no such file"),
+        (["--catalog", str(tmp_path / "none")], "none: no catalog.json: not a catalogue"),
         (["--host", "192.0.2.1"], "192.0.2.1"),
     ):
         run = subprocess.run(

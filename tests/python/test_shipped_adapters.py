@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exp3rt_trt.distill.recipe import read_recipe
-from exp3rt_trt.distill.train import MODULES
+from exp3rt_trt.distill.train import MODULES, scale_of
 from exp3rt_trt.engines.adapters import CONFIG, WEIGHTS, AdaptedCheckpoint
 from exp3rt_trt.engines.checkpoints import read_json
 from exp3rt_trt.engines.sources import open_checkpoint
 from exp3rt_trt.engines.weights_file import read_header
 from exp3rt_trt.errors import BuildError
+from exp3rt_trt.rating import read_scale
 from exp3rt_trt.segments import read_layout
 
 ENGINES = Path(__file__).resolve().parents[2] / "engines"
@@ -33,6 +34,7 @@ def test_an_adapter_is_what_its_recipe_says(name: str) -> None:
     assert min(config["layers_to_transform"]) == recipe.train.first_layer
     assert sorted(config["target_modules"]) == sorted(MODULES)
     assert read_layout(folder) == recipe.train.layout
+    assert read_scale(folder) == scale_of(recipe)
     assert (folder / WEIGHTS).stat().st_size <= MOST_BYTES
     stored = read_header(folder / WEIGHTS, BuildError)
     assert {tensor.dtype for tensor in stored} == {"BF16"}

@@ -8,9 +8,18 @@ from typing import Annotated
 
 import typer
 
+from exp3rt_trt import __version__
 from exp3rt_trt.cli.catalog_commands import catalog_app
 from exp3rt_trt.cli.machine_commands import doctor, plan
-from exp3rt_trt.cli.options import CacheOption, Dtype, EngineOption, Mode, RankingMode, Scale, ThreadsOption
+from exp3rt_trt.cli.options import (
+    CacheOption,
+    Dtype,
+    EngineOption,
+    Mode,
+    RankingMode,
+    ScaleOption,
+    ThreadsOption,
+)
 from exp3rt_trt.cli.profile_commands import profile_app
 from exp3rt_trt.cli.serve_commands import serve
 from exp3rt_trt.cli.student_commands import annotate, calibrate, distill, evaluate
@@ -26,6 +35,22 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(catalog_app, name="catalog")
 for command in (annotate, distill, calibrate, evaluate, plan, doctor, serve):
     app.command()(command)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"exp3rt-trt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of no command."""
 
 
 @app.command()
@@ -90,7 +115,7 @@ def rank(
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Candidates to keep for each user; default all.")
     ] = None,
-    scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.five,
+    scale: ScaleOption = None,
     max_reasoning_tokens: Annotated[int, typer.Option(min=1, help="Where reasoning is cut off.")] = 256,
     catalog: Annotated[
         Path | None, typer.Option(help="Catalogue of items that were computed ahead of time.")
@@ -102,7 +127,7 @@ def rank(
     from exp3rt_trt.cli.rank import RankOptions, rank_command  # noqa: PLC0415
 
     options = RankOptions(
-        engine, mode.value, top_k, int(scale.value), max_reasoning_tokens, threads, kv_cache_mib, catalog
+        engine, mode.value, top_k, scale, max_reasoning_tokens, threads, kv_cache_mib, catalog
     )
     rank_command(jobs, output, options)
 
@@ -132,7 +157,7 @@ def bench(
         bool, typer.Option("--warm", help="Compute a segmented student's items before the clock starts.")
     ] = False,
 ) -> None:
-    """Measure how fast raw prompts are rated."""
+    """Measure how fast raw prompts are rated, on the scale from 1 to 10."""
     from exp3rt_trt.cli.bench import BenchOptions, bench_command  # noqa: PLC0415
 
     options = BenchOptions(

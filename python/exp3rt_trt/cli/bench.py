@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from exp3rt_trt.cli.display import progress_bar
+from exp3rt_trt.cli.options import keep_inputs
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.groups import RawPrompts
 from exp3rt_trt.jsonl import read_lines
@@ -49,10 +50,13 @@ def bench_command(workload: Path, out: Path, options: BenchOptions) -> None:
     The clock runs from the first prompt handed over to the last result, tokenization included.
 
     Raises:
-        InvalidInputError: naming the workload's line or field, or the output that cannot be written.
+        InvalidInputError: naming the workload, its line or field, or the output that cannot be written.
         EngineError: if the engine cannot be opened.
     """
+    keep_inputs({"--json": out}, [("--workload", workload), ("--engine", options.engine)])
     users = list(read_workload(workload, options.users, options.candidates))
+    if not any(user["candidates"] for user in users):
+        raise InvalidInputError(f"{workload}: no candidates to rate")
     if not out.absolute().parent.is_dir():
         raise InvalidInputError(f"{out}: the folder does not exist")
     started = time.perf_counter()
@@ -69,7 +73,7 @@ def bench_command(workload: Path, out: Path, options: BenchOptions) -> None:
         if options.warm:
             _compute_items(reranker, prompts)
         scores, seconds = _run(reranker, prompts)
-        measured = _measure(reranker, sum(map(len, scores)) / seconds if seconds else 0.0, load_s)
+        measured = _measure(reranker, sum(map(len, scores)) / seconds, load_s)
         results = [_user(user, of_user, reranker) for user, of_user in zip(users, scores, strict=True)]
     try:
         out.write_text(

@@ -13,17 +13,17 @@ from exp3rt_trt.catalog.header import HEADER
 from exp3rt_trt.cli.display import console, paused, progress_bar
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.jsonl import read_lines
-from exp3rt_trt.rating import RatingScale
 from exp3rt_trt.reranker import Reranker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from exp3rt_trt.catalog import Counts
+    from exp3rt_trt.rating import RatingScale
 
 
 def build_command(
-    items: Path, engine: str, out: Path, *, highest: int, item_kv_dtype: str, threads: int
+    items: Path, engine: str, out: Path, *, scale: RatingScale, item_kv_dtype: str, threads: int
 ) -> None:
     """Build a catalogue; a faulty line is named on standard error, and the others go on.
 
@@ -35,7 +35,6 @@ def build_command(
     total = _count_lines(items)
     if not item_kv_dtype and (out / HEADER).exists():
         item_kv_dtype = CatalogHeader.load(out).item_kv_dtype
-    scale = RatingScale.one_to_five() if highest == 5 else RatingScale.one_to_ten()
     with (
         Reranker.from_pretrained(
             engine, scale=scale, threads=threads, item_kv_dtype=item_kv_dtype

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exp3rt_trt.cli.options import EngineOption, ItemKvDtype, Scale, ThreadsOption
+from exp3rt_trt.cli.options import EngineOption, ItemKvDtype, ScaleOption, ThreadsOption, scale_for
 
 catalog_app = typer.Typer(
     no_args_is_help=True, help="Compute the keys and values of items ahead of time, for segmented students."
@@ -25,7 +25,7 @@ def catalog_build(
     out: Annotated[
         Path, typer.Option(help="Folder of the catalogue; one that is there is brought up to date.")
     ],
-    scale: Annotated[Scale, typer.Option(help="Highest rating that will be asked for.")] = Scale.five,
+    scale: ScaleOption = None,
     item_kv_dtype: Annotated[
         ItemKvDtype | None,
         typer.Option(help="Type of keys and values; default: as the catalogue, or the engine."),
@@ -36,7 +36,7 @@ def catalog_build(
     from exp3rt_trt.cli.catalog import build_command  # noqa: PLC0415
 
     dtype = item_kv_dtype.value if item_kv_dtype is not None else ""
-    build_command(items, engine, out, highest=int(scale.value), item_kv_dtype=dtype, threads=threads)
+    build_command(items, engine, out, scale=scale_for(engine, scale), item_kv_dtype=dtype, threads=threads)
 
 
 @catalog_app.command("info")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -81,8 +82,20 @@ def ranking_table(results: RankedResults, scale: RatingScale, title: str) -> Tab
 
 
 def _row(item: RankedItem) -> list[Text]:
-    name = Text(item.title or (item.item[:60] if isinstance(item.item, str) else str(item.item_id)))
+    name = Text(_name(item))
     if item.expected_rating is None or item.probabilities is None:
         return [Text("-"), name, Text(item.status), Text(""), Text(item.error or "")]
     rating, bar = Text(f"{item.expected_rating:.2f}"), Text(distribution_bar(item.probabilities.tolist()))
     return [Text(str(item.rank)), name, rating, bar, Text(item.reasoning or "")]
+
+
+def _name(item: RankedItem) -> str:
+    """Give the title; a plain text's beginning; the id; or what a candidate without any of them has."""
+    if item.title:
+        return item.title
+    if isinstance(item.item, str):
+        return item.item[:60]
+    if item.item_id is not None:
+        return str(item.item_id)
+    given = item.item if isinstance(item.item, Mapping) else {}
+    return str(given.get("title") or given.get("description") or "(no title)")[:60]

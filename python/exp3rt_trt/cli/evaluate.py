@@ -10,6 +10,7 @@ import typer
 from exp3rt_trt.cli.display import console, progress_bar
 from exp3rt_trt.cli.evaluate_rankings import Rankings
 from exp3rt_trt.cli.evaluate_tables import tables
+from exp3rt_trt.cli.options import keep_inputs, scale_for
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.evaluate.ablation import without
 from exp3rt_trt.evaluate.bootstrap import Bootstrap
@@ -29,7 +30,6 @@ from exp3rt_trt.evaluate.predictors import (
 from exp3rt_trt.evaluate.ratings import measure_ratings
 from exp3rt_trt.evaluate.report import EngineIdentity, Report
 from exp3rt_trt.extras import require
-from exp3rt_trt.rating import RatingScale
 from exp3rt_trt.reranker import Reranker
 
 if TYPE_CHECKING:
@@ -55,10 +55,14 @@ def evaluate_command(options: EvaluateOptions, json: Path | None, plot: Path | N
     """
     for package in ("scipy", "ir_measures", "snowballstemmer", "matplotlib"):
         require(package, "evaluate")  # rather now than when all is computed
+    options.check()
     for path in (json, plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise InvalidInputError(f"{path}: the folder does not exist")
-    scale = RatingScale.one_to_five() if options.highest == 5 else RatingScale.one_to_ten()
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise InvalidInputError(f"--plot {plot}: the picture is written as SVG alone; end the name in .svg")
+    keep_inputs({"--json": json, "--plot": plot}, options.inputs())
+    scale = scale_for(options.engine, options.scale)
     data = read_data(
         options.ratings,
         options.fit,

@@ -33,15 +33,19 @@ def profile_command(
     engine: str,
     way: Literal["clauses", "lists"],
     *,
+    highest_rating: float,
     threads: int,
     kv_cache_mib: int,
 ) -> None:
     """Extract preferences; rows that cannot be used are named on standard error, and the others go on.
 
     Raises:
-        InvalidInputError: if a file cannot be read.
+        InvalidInputError: if a file cannot be read, or has no usable review; then no store is made.
     """
-    given = read_reviews(reviews)
+    given = read_reviews(reviews, highest_rating)
+    if not given.reviews:
+        why = f"; {given.faults[0]}" if given.faults else ""
+        raise InvalidInputError(f"{reviews}: no usable review in {_count(len(given.faults), 'row')}{why}")
     known, faults = read_items(items) if items is not None else ((), ())
     for words in (*given.faults, *faults):
         typer.echo(words, err=True)
@@ -54,15 +58,15 @@ def profile_command(
         kept.add_items(known)
         task = bar.add_task("Extracting", total=None)
         extractor = ClauseJudge(generator) if way == "clauses" else ListWriter(generator)
-        counts = ProfileBuilder(extractor, kept).add(
+        counts = ProfileBuilder(extractor, kept, highest_rating).add(
             given.reviews, lambda done, total: bar.update(task, completed=done, total=total)
         )
     unnamed = {review.item_id for review in given.reviews} - {str(item.item_id) for item in known}
     typer.echo(
         f"{counts.extracted} extracted ({counts.empty} without a point, {counts.retried} retried, "
-        f"{counts.ungrounded} points not in their review dropped), {counts.unparsed} unparsed, "
-        f"{counts.known} known already; {len(given.faults) + len(faults)} unusable rows, "
-        f"{len(unnamed)} items without metadata"
+        f"{_count(counts.ungrounded, 'point')} not in their review dropped), {counts.unparsed} unparsed, "
+        f"{counts.known} known already; {_count(len(given.faults) + len(faults), 'unusable row')}, "
+        f"{_count(len(unnamed), 'item')} without metadata"
     )
 
 
@@ -80,6 +84,10 @@ def show_command(store: Path, user: str | None, item: str | None, choice: Choice
         raise InvalidInputError(f"{store}: no such file")
     with closing(ProfileStore(store, choice, max_words)) as kept:
         typer.echo(_user(kept, store, user) if item is None else _item(kept, store, item, user))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _user(kept: ProfileStore, store: Path, user: str | None) -> str:

@@ -23,13 +23,25 @@ def profile_build(
     by: Annotated[
         Extraction, typer.Option(help="Judge a review's clauses, or have the student write lists.")
     ] = Extraction.clauses,
+    highest_rating: Annotated[
+        float, typer.Option(min=2, help="Of the reviews' scale, which begins at 1.")
+    ] = 5,
     threads: ThreadsOption = 0,
     kv_cache_mib: CacheOption = 1024,
 ) -> None:
     """Extract the preferences of the reviews that the store does not have."""
     from exp3rt_trt.cli.profile import profile_command  # noqa: PLC0415
 
-    profile_command(reviews, items, store, engine, by.value, threads=threads, kv_cache_mib=kv_cache_mib)
+    profile_command(
+        reviews,
+        items,
+        store,
+        engine,
+        by.value,
+        highest_rating=highest_rating,
+        threads=threads,
+        kv_cache_mib=kv_cache_mib,
+    )
 
 
 @profile_app.command("show")

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from exp3rt_trt.cli.display import console, paused, progress_bar, ranking_table
+from exp3rt_trt.cli.options import keep_inputs, scale_for
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.jsonl import Line, read_lines
-from exp3rt_trt.rating import RatingScale
 from exp3rt_trt.reranker import Reranker
 from exp3rt_trt.results import RankedResults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from exp3rt_trt.cli.options import Scale
     from exp3rt_trt.prompts import RankingMode
+    from exp3rt_trt.rating import RatingScale
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class RankOptions:
     engine: str
     mode: RankingMode
     top_k: int | None
-    highest: int
+    scale: Scale | None
     max_reasoning_tokens: int
     threads: int
     kv_cache_mib: int
@@ -42,12 +44,16 @@ def rank_command(path: str, output: str | None, options: RankOptions) -> None:
     """Rank every line of a file; a line that fails is named on standard error, and the others go on.
 
     Raises:
-        InvalidInputError: if the file cannot be read, or the output cannot be written.
+        InvalidInputError: if the file cannot be read, or the output cannot be written or is an input.
         typer.Exit: with code 1 if a line or a candidate got no ranking.
     """
     if path != "-" and not Path(path).exists():
         raise InvalidInputError(f"{path}: no such file")
-    scale = RatingScale.one_to_five() if options.highest == 5 else RatingScale.one_to_ten()
+    keep_inputs(
+        {"--output": None if output in (None, "-") else Path(output)},
+        [("JOBS", "/dev/stdin" if path == "-" else path), ("--engine", options.engine)],
+    )
+    scale = scale_for(options.engine, options.scale)
     faults = 0
     with _open(options, scale) as reranker, _writer(output, scale) as write, progress_bar("users") as bar:
         task = bar.add_task("Ranking", total=None)

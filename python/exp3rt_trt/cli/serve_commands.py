@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from exp3rt_trt.cli.options import CacheOption, EngineOption, Scale, ThreadsOption
+from exp3rt_trt.cli.options import (
+    CacheOption,
+    EngineOption,
+    ItemKvDtype,
+    ScaleOption,
+    ThreadsOption,
+    scale_for,
+)
 
 
 def serve(
@@ -23,7 +30,18 @@ def serve(
     store: Annotated[
         Path | None, typer.Option(help="SQLite file of profiles, for users and items by id.")
     ] = None,
-    scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.five,
+    scale: ScaleOption = None,
+    max_reasoning_tokens: Annotated[int, typer.Option(min=1, help="Where reasoning is cut off.")] = 256,
+    catalog: Annotated[
+        Path | None, typer.Option(help="Catalogue of items that were computed ahead of time.")
+    ] = None,
+    item_cache_mib: Annotated[
+        int, typer.Option(min=1, help="Memory for the items of a segmented student, in MiB.")
+    ] = 1024,
+    item_kv_dtype: Annotated[
+        ItemKvDtype | None,
+        typer.Option(help="Type of their keys and values; default: as the catalogue, or the engine."),
+    ] = None,
     max_running_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens, estimated, that keep the engine busy; beyond, requests wait.")
     ] = 4096,
@@ -50,7 +68,6 @@ def serve(
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require(module, "serve")
-    from exp3rt_trt.rating import RatingScale  # noqa: PLC0415
     from exp3rt_trt.serve.options import ServeOptions  # noqa: PLC0415
     from exp3rt_trt.serve.server import serve as run  # noqa: PLC0415
     from exp3rt_trt.serve.worker import Worker  # noqa: PLC0415
@@ -68,8 +85,12 @@ def serve(
         grace_s=grace_s,
     )
     of_reranker = {
-        "scale": RatingScale.one_to_five() if scale is Scale.five else RatingScale.one_to_ten(),
+        "scale": scale_for(engine, scale),
         "threads": threads or max(1, len(os.sched_getaffinity(0)) // workers),
         "kv_cache_mib": kv_cache_mib,
+        "max_reasoning_tokens": max_reasoning_tokens,
+        "item_cache_mib": item_cache_mib,
+        "item_kv_dtype": item_kv_dtype.value if item_kv_dtype is not None else "",
+        "catalog": catalog,
     }
     run(Worker(engine, options, of_reranker, store, otlp_endpoint or None), host, port, workers)

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from exp3rt_trt.cli.options import EngineOption, Method, RankingMode, Scale, TeacherTask, ThreadsOption
+from exp3rt_trt.cli.options import (
+    EngineOption,
+    Method,
+    RankingMode,
+    ScaleOption,
+    TeacherTask,
+    ThreadsOption,
+    scale_for,
+)
 
 
 def evaluate(
@@ -56,7 +64,7 @@ def evaluate(
     right_from: Annotated[
         float, typer.Option(min=0, help="Held-out items are right from this rating on; 0: all are.")
     ] = 0,
-    scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.ten,
+    scale: ScaleOption = None,
     max_reasoning_tokens: Annotated[int, typer.Option(min=1, help="Where reasoning is cut off.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the split, the sample, CF and the intervals.")] = 0,
     json: Annotated[Path | None, typer.Option(help="File for the record.")] = None,
@@ -83,7 +91,7 @@ def evaluate(
         candidates=candidates,
         blend_users=blend_users,
         right_from=right_from,
-        highest=int(scale.value),
+        scale=scale,
         max_reasoning_tokens=max_reasoning_tokens,
         seed=seed,
         threads=threads,
@@ -131,10 +139,13 @@ def calibrate(
     engine: Annotated[Path, typer.Option(help="Engine directory; the calibration is written into it.")],
     ratings: Annotated[Path, typer.Option(help="Held-out JSONL of rating rows, as for evaluate.")],
     method: Annotated[Method, typer.Option(help="Shape of the map.")] = Method.isotonic,
-    scale: Annotated[Scale, typer.Option(help="Highest rating.")] = Scale.five,
+    scale: ScaleOption = None,
     threads: ThreadsOption = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Save it even if it makes the calibration error worse.")
+    ] = False,
 ) -> None:
     """Fit what an engine's expected ratings mean in real ones."""
     from exp3rt_trt.cli.calibrate import calibrate_command  # noqa: PLC0415
 
-    calibrate_command(engine, ratings, method.value, int(scale.value), threads)
+    calibrate_command(engine, ratings, method.value, scale_for(engine, scale), threads, force=force)

@@ -31,11 +31,11 @@ class AverageFit:
 
     def __init__(self, rows: Sequence[RatingRow], lowest: float, highest: float) -> None:
         self._predict = user_item_bias(rows)
-        self._range = lowest, highest
+        self.range = lowest, highest
 
     def predict(self, row: RatingRow) -> float:
         """Return the rating that the averages alone foretell."""
-        return float(np.clip(self._predict([row]).ratings[0], *self._range))
+        return float(np.clip(self._predict([row]).ratings[0], *self.range))
 
     def shrink(self, row: RatingRow, share: float) -> RatingRow:
         """Return the row with its rating drawn towards the fit, by a share of the distance."""
@@ -43,11 +43,14 @@ class AverageFit:
 
 
 def only_averages(fit: AverageFit, random: np.random.Generator, num_items: int) -> list[RatingRow]:
-    """Return rows of an invented user: averages drawn at random, no text, and the fit's rating."""
-    user = UserProfile("[Like]\n- None\n\n[Dislike]\n- None", "averages", round(random.uniform(2, 10), 1))
+    """Return rows of an invented user: averages drawn from the scale, no text, and the fit's rating."""
+    lowest, highest = fit.range
+    ninth = (highest - lowest) / 9  # on the scale from 1 to 10: users from 2 to 10, items from 2.5 to 9.5
+    of_user = round(random.uniform(lowest + ninth, highest), 1)
+    user = UserProfile("[Like]\n- None\n\n[Dislike]\n- None", "averages", of_user)
     rows = []
     for number in range(num_items):
-        average = round(random.uniform(2.5, 9.5), 1)
+        average = round(random.uniform(lowest + 1.5 * ninth, highest - 0.5 * ninth), 1)
         item = Item(
             str(number), profile=f"[Like]\n- None\n\n[Dislike]\n- None\n\n[Average Rating]\n{average}"
         )

@@ -9,6 +9,7 @@ from exp3rt_trt import _core
 from exp3rt_trt.engines.adapters import AdaptedCheckpoint
 from exp3rt_trt.engines.sources import open_checkpoint, resolve
 from exp3rt_trt.engines.weights_file import PlannedTensor, write_weights
+from exp3rt_trt.rating import SCALE_FILE
 from exp3rt_trt.segments import LAYOUT_FILE
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def save_checkpoint(student: Checkpoint, out: Path) -> None:
     (out / "generation_config.json").write_text(json.dumps(ends) + "\n", encoding="utf-8")
     if student.layout.segmented:
         (out / LAYOUT_FILE).write_text(student.layout.to_json(), encoding="utf-8")
+    if student.scale is not None:
+        (out / SCALE_FILE).write_text(student.scale.to_json(), encoding="utf-8")
     write_weights(out / "model.safetensors", [_planned(student, name) for name in student.shapes])
 
 

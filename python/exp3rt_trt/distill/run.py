@@ -17,6 +17,7 @@ from exp3rt_trt.evaluate.ablation import TEXTS, without
 from exp3rt_trt.evaluate.bootstrap import Bootstrap
 from exp3rt_trt.evaluate.predictors import student, user_item_bias
 from exp3rt_trt.evaluate.ratings import measure_ratings
+from exp3rt_trt.rating import SCALE_FILE
 from exp3rt_trt.reranker import Reranker
 from exp3rt_trt.segments import LAYOUT_FILE
 
@@ -88,7 +89,8 @@ def distill(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Dist
 
 def adapter_files(folder: Path) -> list[Path]:
     """Return the files that say what an adapter does."""
-    return [*sorted(folder.glob("adapter_*")), *folder.glob(LAYOUT_FILE)]
+    sides = (LAYOUT_FILE, SCALE_FILE)
+    return [*sorted(folder.glob("adapter_*")), *(folder / name for name in sides if (folder / name).exists())]
 
 
 def _merge(recipe: Recipe, adapter: Path, folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from exp3rt_trt.distill.examples import Example, make_examples
 from exp3rt_trt.distill.merge import save_checkpoint
 from exp3rt_trt.engines.sources import open_checkpoint, resolve
 from exp3rt_trt.errors import InvalidInputError
-from exp3rt_trt.rating import RatingScale
+from exp3rt_trt.rating import SCALE_FILE, RatingScale
 from exp3rt_trt.segments import LAYOUT_FILE
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
     trainer.save_model(str(out / "adapter"))
     if layout.segmented:
         (out / "adapter" / LAYOUT_FILE).write_text(layout.to_json(), encoding="utf-8")
+    (out / "adapter" / SCALE_FILE).write_text(scale.to_json(), encoding="utf-8")
     return {
         "validation_rmse": errors["eval_rmse"],
         "validation_mae": errors["eval_mae"],

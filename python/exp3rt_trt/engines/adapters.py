@@ -11,6 +11,7 @@ import numpy as np
 from exp3rt_trt.engines.checkpoints import Checkpoint, read_json, read_rows
 from exp3rt_trt.engines.weights_file import read_header
 from exp3rt_trt.errors import BuildError
+from exp3rt_trt.rating import SCALE_FILE, read_scale
 from exp3rt_trt.segments import LAYOUT_FILE, read_layout
 
 if TYPE_CHECKING:
@@ -52,9 +53,8 @@ class AdaptedCheckpoint(Checkpoint):
         self.config, self.config_path = base.config, base.config_path
         self.shapes, self.eos_tokens = base.shapes, base.eos_tokens
         self.files = [*base.files, path / CONFIG, path / WEIGHTS]
-        self.layout = read_layout(path)
-        if (path / LAYOUT_FILE).exists():
-            self.files.append(path / LAYOUT_FILE)
+        self.layout, self.scale = read_layout(path), read_scale(path)
+        self.files += [path / name for name in (LAYOUT_FILE, SCALE_FILE) if (path / name).exists()]
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Reads some rows of a tensor, merged; see `Checkpoint.rows`."""

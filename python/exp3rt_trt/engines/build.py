@@ -173,6 +173,7 @@ def _write(
         source=Source(source, {file.name: sha256_of(file) for file in checkpoint.files}),
         files=files,
         layout=checkpoint.layout,
+        scale=checkpoint.scale,
     )
     write_manifest(directory, manifest)
     return manifest

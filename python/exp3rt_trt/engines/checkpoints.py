@@ -11,6 +11,7 @@ import numpy as np
 from exp3rt_trt.engines.hugging_face import load_transformers
 from exp3rt_trt.engines.weights_file import StoredTensor, read_header
 from exp3rt_trt.errors import BuildError
+from exp3rt_trt.rating import SCALE_FILE, read_scale
 from exp3rt_trt.segments import CAUSAL, LAYOUT_FILE, read_layout
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
+    from exp3rt_trt.rating import RatingScale
     from exp3rt_trt.segments import SegmentLayout
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -37,6 +39,7 @@ SIDE_FILES = (
     "vocab.json",
     "merges.txt",
     LAYOUT_FILE,
+    SCALE_FILE,
 )
 
 
@@ -50,6 +53,7 @@ class Checkpoint(ABC):
         shapes: Of all tensors, by name.
         eos_tokens: Tokens that end a text, as the checkpoint's configs say.
         layout: How the student reads a prompt.
+        scale: What the student answers on; None if that is not known.
     """
 
     config: Mapping[str, Any]
@@ -58,6 +62,7 @@ class Checkpoint(ABC):
     shapes: Mapping[str, tuple[int, ...]]
     eos_tokens: list[int]
     layout: SegmentLayout = CAUSAL
+    scale: RatingScale | None = None
 
     @abstractmethod
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
@@ -104,12 +109,14 @@ class DirectoryCheckpoint(Checkpoint):
         self.config_path = path / "config.json"
         if (path / "adapter_config.json").exists() and not self.config_path.exists():
             raise BuildError(f"{path}: a LoRA adapter alone; give it as the adapter of its base model")
+        if not self.config_path.exists():
+            raise BuildError(f"{path}: neither an engine (manifest.json) nor a checkpoint (config.json)")
         self.config = read_json(self.config_path)
         self._tensors = _stored_tensors(path)
         self.shapes = {name: tensor.shape for name, (_, tensor) in self._tensors.items()}
         weights = sorted({file for file, _ in self._tensors.values()})
         self.files = [file for name in SIDE_FILES if (file := path / name).exists()] + weights
-        self.layout = read_layout(path)
+        self.layout, self.scale = read_layout(path), read_scale(path)
         self.eos_tokens = _eos_tokens(self.config)
         if (path / "generation_config.json").exists():
             self.eos_tokens += _eos_tokens(read_json(path / "generation_config.json"))

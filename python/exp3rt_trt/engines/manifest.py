@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from exp3rt_trt.engines.fields import Fields
 from exp3rt_trt.engines.targets import TOKENIZER, WEIGHTS, LlmApiTarget, Target, TensorRtTarget, read_target
 from exp3rt_trt.errors import EngineError, InvalidInputError
+from exp3rt_trt.rating import RatingScale, scale_of
 from exp3rt_trt.segments import CAUSAL, SegmentLayout, layout_of
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Manifest:
     source: Source
     files: Mapping[str, FileRecord]
     layout: SegmentLayout = CAUSAL
+    scale: RatingScale | None = None  # that the student was taught to answer on, if it is known
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -155,6 +157,7 @@ def _manifest(raw: Fields) -> Manifest:
         source=Source(source.text("model"), {name: hashes.text(name) for name in hashes.raw}),
         files=_files(raw.object("files"), target.needed_files),
         layout=_layout(raw),
+        scale=_scale(raw),
     )
 
 
@@ -209,6 +212,15 @@ def _layout(raw: Fields) -> SegmentLayout:
         return CAUSAL
     try:
         return layout_of(raw.raw["layout"], f"{raw.path}: layout")
+    except InvalidInputError as error:
+        raise EngineError(str(error)) from None
+
+
+def _scale(raw: Fields) -> RatingScale | None:
+    if raw.raw.get("scale") is None:
+        return None
+    try:
+        return scale_of(raw.raw["scale"], f"{raw.path}: scale")
     except InvalidInputError as error:
         raise EngineError(str(error)) from None
 

@@ -68,6 +68,9 @@ def open_executor(engine: Engine, options: CpuOptions) -> Executor:
         )
     except EngineError:
         raise
+    except MemoryError as error:
+        wanted = f"kv_cache_mib={options.kv_cache_mib}"
+        raise EngineError(f"{engine.path}: there is not enough memory for it with {wanted}") from error
     except (ValueError, RuntimeError) as error:
         raise EngineError(f"{engine.path}: {error}") from error
 

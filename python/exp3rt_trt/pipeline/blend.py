@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exp3rt_trt.checks import check_whole
 from exp3rt_trt.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class Blend:
         """Take the weight of the best mean NDCG@k on validation users, from a grid of steps of 0.05.
 
         Args:
-            cf_scores: one array [num_candidates] a user.
-            expected_ratings: likewise.
+            cf_scores: one array [num_candidates] a user; finite.
+            expected_ratings: likewise. Leave out the candidates that could not be rated.
             relevances: likewise; at least 0, and 0 for what is not relevant. A user without a relevant
                 candidate says nothing and is left out.
             k: where the lists are cut.
@@ -60,17 +61,20 @@ class Blend:
             The blend; of equal weights the one nearest to CF alone.
 
         Raises:
-            InvalidInputError: if the arrays do not fit together, or no user has a relevant candidate.
+            InvalidInputError: if the arrays do not fit together, a value cannot be used, or no user has a
+                relevant candidate.
         """
+        check_whole("k", k, 1)
         if not len(cf_scores) == len(expected_ratings) == len(relevances):
             raise InvalidInputError("cf_scores, expected_ratings and relevances must be of as many users")
         users = []
         for number, lists in enumerate(zip(cf_scores, expected_ratings, relevances, strict=True)):
-            cf, rating, relevance = (np.asarray(values, dtype=np.float64) for values in lists)
-            if not cf.shape == rating.shape == relevance.shape or cf.ndim != 1:
-                raise InvalidInputError(
-                    f"user {number}: {cf.shape}, {rating.shape} and {relevance.shape} differ"
-                )
+            names = (f"{name}[{number}]" for name in ("cf_scores", "expected_ratings", "relevances"))
+            cf, rating, relevance = _fitting(dict(zip(names, lists, strict=True)))
+            if (relevance < 0).any():
+                place = int(np.argmax(relevance < 0))
+                value = relevance[place]
+                raise InvalidInputError(f"relevances[{number}][{place}] must be at least 0, not {value}")
             if relevance.any():
                 users.append((cf, rating, relevance))
         if not users:
@@ -83,19 +87,41 @@ class Blend:
         """Return the blended scores of one user's candidates.
 
         Args:
-            cf_scores: [num_candidates].
-            expected_ratings: [num_candidates].
+            cf_scores: [num_candidates]; finite.
+            expected_ratings: [num_candidates]; leave out the candidates that could not be rated.
 
         Returns:
             Scores, float64 [num_candidates], of mean 0; comparable within this list only.
+
+        Raises:
+            InvalidInputError: if the two do not fit together, or naming the value that is not finite.
         """
-        cf, rating = _standardised(cf_scores), _standardised(expected_ratings)
-        return (1 - self.weight) * cf + self.weight * rating
+        cf, rating = _fitting({"cf_scores": cf_scores, "expected_ratings": expected_ratings})
+        return (1 - self.weight) * _standardised(cf) + self.weight * _standardised(rating)
 
 
-def _standardised(values: ArrayLike) -> NDArray[np.float64]:
+def _fitting(lists: dict[str, ArrayLike]) -> list[NDArray[np.float64]]:
+    """The lists of one user's candidates as arrays of one length, finite, by their names."""
+    arrays = [_array(name, values) for name, values in lists.items()]
+    if any(array.ndim != 1 or array.shape != arrays[0].shape for array in arrays):
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise InvalidInputError(f"{', '.join(lists)} must all be [num_candidates], not {shapes}")
+    for name, array in zip(lists, arrays, strict=True):
+        faulty = np.flatnonzero(~np.isfinite(array))
+        if faulty.size:
+            raise InvalidInputError(f"{name}[{faulty[0]}] must be finite, not {array[faulty[0]]}")
+    return arrays
+
+
+def _array(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{name} must be numbers, [num_candidates]: {error}") from error
+
+
+def _standardised(v: NDArray[np.float64]) -> NDArray[np.float64]:
     """To mean 0 and deviation 1; a list of equals says nothing, and is all 0."""
-    v = np.asarray(values, dtype=np.float64)
     if v.size == 0:
         return v
     spread = v.std()

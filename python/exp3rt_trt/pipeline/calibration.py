@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from exp3rt_trt.rating import RatingScale
+
 FILE = "calibration.json"
 NUM_BINS = 10
 Method = Literal["isotonic", "linear"]
@@ -81,8 +83,12 @@ class Calibration:
         x = np.asarray(expected, dtype=np.float64)
         return np.asarray(np.interp(x, self.expected, self.actual), dtype=np.float64)
 
-    def save(self, engine_dir: str | os.PathLike[str]) -> Path:
-        """Write it beside an engine, for that engine alone.
+    def save(self, engine_dir: str | os.PathLike[str], scale: RatingScale) -> Path:
+        """Write it beside an engine, for that engine and scale alone.
+
+        Args:
+            engine_dir: where the engine is.
+            scale: that the expected ratings were on.
 
         Returns:
             The file.
@@ -91,7 +97,8 @@ class Calibration:
             EngineError: if there is no engine, or the file cannot be written.
         """
         path = Path(engine_dir) / FILE
-        content = {"engine": _engine_hash(path.parent), **asdict(self)}
+        values = list(map(float, scale.values))
+        content = {"engine": _engine_hash(path.parent), "scale": values, **asdict(self)}
         try:
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
@@ -99,18 +106,22 @@ class Calibration:
         return path
 
     @classmethod
-    def load(cls, engine_dir: str | os.PathLike[str]) -> Calibration | None:
+    def load(cls, engine_dir: str | os.PathLike[str], scale: RatingScale) -> Calibration | None:
         """Read the calibration beside an engine; None if there is none.
 
+        Args:
+            engine_dir: where the engine is.
+            scale: of the ratings that it shall calibrate.
+
         Raises:
-            EngineError: if the file is damaged, or was made for another engine.
+            EngineError: if the file is damaged, or was made for another engine or scale.
         """
         path = Path(engine_dir) / FILE
         if not path.exists():
             return None
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            engine = content.pop("engine")
+            engine, values = content.pop("engine"), tuple(map(float, content.pop("scale", ())))
             for name in ("expected", "actual"):
                 content[name] = tuple(map(float, content[name]))
             made = cls(**content)
@@ -118,6 +129,12 @@ class Calibration:
             raise EngineError(f"{path}: not a usable calibration: {error}; calibrate again") from error
         if engine != _engine_hash(path.parent):
             raise EngineError(f"{path}: made for another engine; run `exp3rt-trt calibrate` again")
+        if values != scale.values:
+            words = f"made for the scale {_listed(values)}" if values else "does not say its scale"
+            raise EngineError(
+                f"{path}: {words}, and the reranker's is {_listed(scale.values)}; "
+                "run `exp3rt-trt calibrate` again, with that scale"
+            )
         if len(made.expected) != len(made.actual) or np.any(np.diff(made.expected) <= 0) or not made.expected:
             raise EngineError(f"{path}: expected and actual do not make a map; calibrate again")
         return made
@@ -166,6 +183,10 @@ def _points(
         return ends, slope * ends + offset if slope > 0 else np.full(2, y.mean())
     model = require("sklearn.isotonic", "pipeline").IsotonicRegression(out_of_bounds="clip").fit(x, y)
     return model.X_thresholds_.astype(np.float64), model.y_thresholds_.astype(np.float64)
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _engine_hash(engine_dir: Path) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from exp3rt_trt.checks import check_whole
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.extras import require
 from exp3rt_trt.pipeline.first_stage import Candidate
@@ -34,7 +35,8 @@ class ImplicitFirstStage:
         **options: of implicit's model: factors, regularization, iterations, ...
 
     Raises:
-        InvalidInputError: if there are no interactions, or no such algorithm.
+        InvalidInputError: naming the interaction that is no pair; if there are none, or no such algorithm,
+            or no factors.
         Exp3rtError: if `implicit` is not installed.
 
     Example:
@@ -51,7 +53,7 @@ class ImplicitFirstStage:
         seed: int = 0,
         **options: Any,  # noqa: ANN401  (whatever implicit's model takes)
     ) -> None:
-        pairs = list(dict.fromkeys(interactions))
+        pairs = list(dict.fromkeys(_pair(place, given) for place, given in enumerate(interactions)))
         if not pairs:
             raise InvalidInputError("interactions is empty")
         self._users = {user: n for n, user in enumerate(dict.fromkeys(user for user, _ in pairs))}
@@ -93,6 +95,17 @@ class ImplicitFirstStage:
         return set() if user is None else {self._items[n] for n in self._matrix[user].indices}
 
 
+def _pair(place: int, given: Any) -> tuple[Id, Id]:  # noqa: ANN401  (checked here)
+    try:
+        pair = () if isinstance(given, str) else tuple(given)
+        hash(pair)
+    except TypeError:
+        pair = ()
+    if len(pair) != 2:
+        raise InvalidInputError(f"interactions[{place}] must be a user's id and an item's, not {given!r}")
+    return pair
+
+
 def _fitted(
     algorithm: str,
     seed: int,
@@ -105,6 +118,7 @@ def _fitted(
     }
     if algorithm not in models:
         raise InvalidInputError(f'algorithm must be "als" or "bpr", not {algorithm!r}')
+    check_whole("factors", options.get("factors", 1), 1)
     with require("threadpoolctl", "pipeline").threadpool_limits(1, "blas"):  # implicit asks for it
         model = models[algorithm](random_state=seed, **options)
         model.fit(matrix, show_progress=False)

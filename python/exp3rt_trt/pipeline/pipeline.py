@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exp3rt_trt.checks import check_whole
 from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.pipeline.calibration import Calibration
 from exp3rt_trt.pipeline.recommendations import Recommendations, RecommendedItem
@@ -47,7 +48,7 @@ class Pipeline:
         blend: how CF score and rating make the order, fitted on validation data; None orders by rating.
 
     Raises:
-        EngineError: if the calibration beside the engine is damaged or another engine's.
+        EngineError: if the calibration beside the engine is damaged, or another engine's or scale's.
 
     Example:
         >>> pipeline = Pipeline(first_stage, reranker, profiles)  # doctest: +SKIP
@@ -67,7 +68,7 @@ class Pipeline:
         self._reranker = reranker
         self._profiles = profiles
         self._blend = blend
-        self._calibration = Calibration.load(reranker.engine.path)
+        self._calibration = Calibration.load(reranker.engine.path, reranker.scale)
 
     def recommend(
         self, user_id: Id, k: int = 10, n_candidates: int = 100, mode: RankingMode = "score"
@@ -106,7 +107,9 @@ class Pipeline:
         Raises:
             InvalidInputError: naming the option that cannot be used.
         """
-        if not 1 <= k <= n_candidates:
+        check_whole("k", k, 1)
+        check_whole("n_candidates", n_candidates, 1)
+        if k > n_candidates:
             raise InvalidInputError(f"k must be between 1 and n_candidates ({n_candidates}), not {k}")
         ahead: deque[_Request] = deque()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from exp3rt_trt.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +53,10 @@ class ProfileBuilder:
     Args:
         extractor: the way: `ClauseJudge` or `ListWriter`.
         store: keeps the preferences; a review that it knows is not extracted again.
-        highest_rating: of the reviews' scale.
+        highest_rating: of the reviews' scale, which begins at 1.
+
+    Raises:
+        InvalidInputError: if highest_rating is not above 1.
 
     Example:
         >>> builder = ProfileBuilder(ClauseJudge(reranker.generator()), store)  # doctest: +SKIP
@@ -61,6 +67,8 @@ class ProfileBuilder:
     def __init__(self, extractor: Extractor, store: ProfileStore, highest_rating: float = 5) -> None:
         self._extractor = extractor
         self._store = store
+        if not 1 < highest_rating < math.inf:
+            raise InvalidInputError(f"highest_rating must be above 1, not {highest_rating}")
         self._highest = highest_rating
 
     def add(self, reviews: Sequence[Review], progress: Callable[[int, int], None] | None = None) -> Counts:
@@ -74,9 +82,16 @@ class ProfileBuilder:
             What became of them.
 
         Raises:
+            InvalidInputError: naming the review whose rating is outside the scale.
             EngineError: if the executor failed; what was kept before stays.
         """
+        for number, review in enumerate(reviews):
+            if review.rating is not None and not 1 <= review.rating <= self._highest:
+                words = f"must be from 1 to {self._highest:g}, not {review.rating:g}"
+                raise InvalidInputError(f"reviews[{number}].rating {words}")
         version = self._extractor.version
+        if self._highest != 5:  # a rating is a witness of what is liked, so its scale counts
+            version += f"-of-{self._highest:g}"
         self._store.add_reviews(reviews, version)
         written = [review for review in reviews if review.text]
         todo = self._store.missing(written, version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exp3rt_trt.errors import InvalidInputError
@@ -13,8 +14,8 @@ from exp3rt_trt.inputs import Item
 from exp3rt_trt.jsonl import Line, read_lines
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 # Ours, Amazon 2023 (which has both asins), Amazon 2014; RecBole's atomic files have ours, and movie_title.
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -58,8 +59,12 @@ class ReviewFile:
     faults: Sequence[str]
 
 
-def read_reviews(path: Path) -> ReviewFile:
+def read_reviews(path: str | os.PathLike[str], highest_rating: float | None = None) -> ReviewFile:
     """Read .jsonl, .csv, .parquet, or RecBole's .inter.
+
+    Args:
+        path: the file.
+        highest_rating: of the reviews' scale; a rating outside 1 to this is a fault. None for any rating.
 
     Raises:
         InvalidInputError: if the file cannot be read, or is of another kind.
@@ -70,13 +75,13 @@ def read_reviews(path: Path) -> ReviewFile:
         try:
             if row.error is not None:
                 raise row.error
-            reviews.append(_review(row.value))
+            reviews.append(_review(row.value, highest_rating))
         except InvalidInputError as error:  # noqa: PERF203  (of this row alone)
             faults.append(f"{row.where}: {error}")
     return ReviewFile(reviews, faults)
 
 
-def read_items(path: Path) -> tuple[Sequence[Item], Sequence[str]]:
+def read_items(path: str | os.PathLike[str]) -> tuple[Sequence[Item], Sequence[str]]:
     """Read titles and descriptions; formats and errors as `read_reviews`, RecBole's .item among them."""
     items, faults = [], []
     for row in _rows(path):
@@ -90,7 +95,8 @@ def read_items(path: Path) -> tuple[Sequence[Item], Sequence[str]]:
     return items, faults
 
 
-def _rows(path: Path) -> Iterator[Line]:
+def _rows(given: str | os.PathLike[str]) -> Iterator[Line]:
+    path = Path(given)
     kind = path.suffix.lower()
     if kind in (".jsonl", ".json"):
         return read_lines(str(path))
@@ -129,12 +135,15 @@ def _parquet(path: Path) -> Iterator[Line]:
         yield Line(f"{path}:{number}", number, row, None)
 
 
-def _review(row: Mapping[str, Any]) -> Review:
+def _review(row: Mapping[str, Any], highest_rating: float | None) -> Review:
+    rating = _number(row, "rating")
+    if rating is not None and highest_rating is not None and not 1 <= rating <= highest_rating:
+        raise InvalidInputError(f"rating must be from 1 to {highest_rating:g}, not {rating:g}")
     return Review(
         _identity(row, "user_id"),
         _identity(row, "item_id"),
         _words(row, "text"),
-        _number(row, "rating"),
+        rating,
         _number(row, "helpful") or 0,
         _number(row, "time") or 0,
     )

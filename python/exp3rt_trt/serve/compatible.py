@@ -23,7 +23,9 @@ def routes(ranking: Ranking, scorer: Scorer, model_name: str) -> APIRouter:
 
     async def rerank(body: RerankRequest, request: Request) -> dict[str, Any]:
         texts = body.texts()
-        ranked = await ranking.rank(request, Work(body.query, texts, "documents", body.top_n))
+        ranked = await ranking.rank(
+            request, Work(body.query, texts, "documents", body.top_n, user_field="query")
+        )
         results = []
         for index, rating in rated(ranked, "documents"):
             result: dict[str, Any] = {"index": index, "relevance_score": scorer.score(rating)}
@@ -45,7 +47,7 @@ def routes(ranking: Ranking, scorer: Scorer, model_name: str) -> APIRouter:
         "/rerank", response_model=list[TeiResult], response_model_exclude_none=True, responses=RESPONSES
     )
     async def tei(body: TeiRequest, request: Request) -> list[dict[str, Any]]:
-        ranked = await ranking.rank(request, Work(body.query, body.texts, "texts"))
+        ranked = await ranking.rank(request, Work(body.query, body.texts, "texts", user_field="query"))
         results = []
         for index, rating in rated(ranked, "texts"):
             score = scorer.rating(rating) if body.raw_scores else scorer.score(rating)

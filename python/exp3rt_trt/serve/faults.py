@@ -13,6 +13,8 @@ from exp3rt_trt.errors import EngineError, InvalidInputError
 from exp3rt_trt.serve.record import record_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fastapi import FastAPI, Request
     from starlette.types import Scope
 
@@ -64,12 +66,14 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         (401, "the key is missing or wrong"),
         (404, "the store or the server does not know the name"),
         (413, "more bytes or tokens than the limit"),
+        (415, "the header Content-Type does not say that the body is JSON"),
         (422, "a field cannot be used"),
         (429, "full; Retry-After says for how long"),
         (503, "the engine failed, or the server is going down"),
         (504, "the deadline passed first"),
     )
 }
+_TYPES = ("str", "TextDocument", "list[str]", "list[float]", "list[list[str]]")  # alternatives in `schemas`
 
 
 def as_fault(error: Exception) -> Fault:
@@ -81,12 +85,30 @@ def as_fault(error: Exception) -> Fault:
     if isinstance(error, EngineError):
         return Fault(503, "engine", str(error))
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        return Fault(422, "invalid", f"{field}: {first['msg']}", field)
+        return _fault_of_body(error)
     if isinstance(error, HTTPException):
-        return Fault(error.status_code, "http", str(error.detail))
+        field = "body" if error.status_code == 400 else None  # FastAPI could not read it
+        return Fault(error.status_code, "http", str(error.detail), field)
     return Fault(500, "internal", f"{type(error).__name__} in the server; its log has the place")
+
+
+def _fault_of_body(error: RequestValidationError) -> Fault:
+    if isinstance(error.body, bytes):  # FastAPI parsed nothing
+        words = "Content-Type: this header must say application/json, as the body is"
+        return Fault(415, "content_type", words, "Content-Type")
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        place = "".join(f" at character {part}" for part in first["loc"][1:])
+        return Fault(422, "invalid", f"body: not valid JSON: {first['ctx']['error']}{place}", "body")
+    field = _name(first["loc"])
+    return Fault(422, "invalid", f"{field}: {first['msg']}", field)
+
+
+def _name(place: Sequence[str | int]) -> str:
+    """Return a field as the client wrote it: without pydantic's "body" in front and its names of types."""
+    parts = [part for part in place[place[:1] == ("body",) :] if part not in _TYPES]
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return name.removeprefix(".") or "body"
 
 
 def add_errors(app: FastAPI) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from exp3rt_trt.serve.scores import Scorer
 
 VERSION = "1"
+DOCUMENTS = "inputs.documents"  # what errors call them
 INPUTS = [
     {"name": "query", "datatype": "BYTES", "shape": [1]},
     {"name": "documents", "datatype": "BYTES", "shape": [-1]},
@@ -122,12 +123,18 @@ def _work(asked: InferRequest, texts: dict[str, list[str]]) -> Work:
         raise Fault(422, "invalid", f"inputs.query has {len(texts['query'])} texts, not one", "inputs.query")
     timeout_us = asked.parameters.get("timeout")
     deadline_ms = max(1, int(timeout_us) // 1000) if isinstance(timeout_us, int) and timeout_us > 0 else None
-    return Work(texts["query"][0], texts["documents"], "documents", deadline_ms=deadline_ms)
+    return Work(
+        texts["query"][0],
+        texts["documents"],
+        DOCUMENTS,
+        deadline_ms=deadline_ms,
+        user_field="inputs.query",
+    )
 
 
 def _outputs(ranked: RankedResults, scorer: Scorer, labels: int) -> dict[str, NDArray[np.float32]]:
     """Return the outputs in the order of the documents."""
-    found = rated(ranked, "documents")
+    found = rated(ranked, DOCUMENTS)
     ratings = np.zeros(len(found), np.float32)
     scores = np.zeros(len(found), np.float32)
     probabilities = np.zeros((len(found), labels), np.float32)

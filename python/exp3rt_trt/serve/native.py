@@ -18,7 +18,7 @@ from exp3rt_trt.serve.schemas import ProfileAnswer, ProfileRequest
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from exp3rt_trt.inputs import ItemLike, UserLike
+    from exp3rt_trt.inputs import UserLike
     from exp3rt_trt.results import RankedItem, RankedResults
     from exp3rt_trt.serve.ranking import Ranking
     from exp3rt_trt.serve.stored import StoredProfiles
@@ -35,9 +35,10 @@ def routes(ranking: Ranking, store: StoredProfiles | None) -> APIRouter:
 
     @router.post("/v1/rerank/profile", response_model=ProfileAnswer, responses={**RESPONSES, **_STREAMED})
     async def profile(body: ProfileRequest, request: Request) -> Response:
-        user, items, unknown = await _look_up(body, store, ranking)
-        field = "items" if body.item_ids is None else "item_ids"
-        work = Work(user, items, field, body.top_k, body.mode, body.deadline_ms)
+        if body.mode == "adaptive" and body.top_k is None:
+            words = "top_k is missing: adaptive mode reasons for those that can be among them"
+            raise Fault(422, "invalid", words, "top_k")
+        work, unknown = await _look_up(body, store, ranking)
         if not body.stream:
             return JSONResponse(answer(await ranking.rank(request, work), unknown))
         async with AsyncExitStack() as stack:
@@ -112,16 +113,17 @@ async def _line(send: Send, content: dict[str, Any]) -> None:
 
 async def _look_up(
     body: ProfileRequest, store: StoredProfiles | None, ranking: Ranking
-) -> tuple[UserLike, list[ItemLike], list[dict[str, Any]]]:
-    """Return the user, the items, and as answers those items that the store does not know."""
+) -> tuple[Work, list[dict[str, Any]]]:
+    """Return what to rank, and as answers those items that the store does not know."""
     given = body.user.model_dump() if body.user is not None else None
     user: UserLike | None = given
     if body.user_id is not None:
         user = await _needed(store, "user_id").user(body.user_id)
     if user is None:
         raise Fault(404, "not_found", f"user_id: no review by user {body.user_id!r} in the store", "user_id")
+    asked = (body.top_k, body.mode, body.deadline_ms)
     if body.item_ids is None:
-        return user, [item.model_dump() for item in body.items or ()], []
+        return Work(user, [item.model_dump() for item in body.items or ()], "items", *asked), []
     ranking.check_number(len(body.item_ids), "item_ids")
     user_id = body.user_id if given is None else given["user_id"]
     found = await _needed(store, "item_ids").items(body.item_ids, user_id)
@@ -130,7 +132,8 @@ async def _look_up(
         for number, (item_id, item) in enumerate(zip(body.item_ids, found, strict=True))
         if item is None
     ]
-    return user, [item for item in found if item is not None], unknown
+    known = {number: item for number, item in enumerate(found) if item is not None}
+    return Work(user, list(known.values()), "item_ids", *asked, positions=list(known)), unknown
 
 
 def _needed(store: StoredProfiles | None, field: str) -> StoredProfiles:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from exp3rt_trt.errors import InvalidInputError
 from exp3rt_trt.serve.admission import Admission
 from exp3rt_trt.serve.faults import Fault
 from exp3rt_trt.serve.record import record_of
+from exp3rt_trt.serve.words import fault_of, renamed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -31,7 +33,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Work:
-    """What a request asks for; `field` is its name of the candidates."""
+    """What a request asks for.
+
+    `field` and `user_field` are its names of the candidates and of the user's profile; `positions` are the
+    candidates' places there, if some are left out.
+    """
 
     user: UserLike
     items: Sequence[ItemLike]
@@ -39,6 +45,12 @@ class Work:
     top_k: int | None = None
     mode: RankingMode = "score"
     deadline_ms: int | None = None
+    user_field: str = "user.profile"
+    positions: Sequence[int] | None = None
+
+    def place(self, number: int) -> str:
+        """Return the request's name of a candidate."""
+        return f"{self.field}[{number if self.positions is None else self.positions[number]}]"
 
 
 class Ranking:
@@ -59,19 +71,19 @@ class Ranking:
         self._note(request, ranked)
         if ranked and all(item.status == "expired" for item in ranked):
             raise _late(work)
-        return ranked
+        return replace(ranked, items=tuple(renamed(item, work) for item in ranked))
 
     @asynccontextmanager
     async def stream(self, request: Request, work: Work) -> AsyncIterator[Running]:
         """Rank candidate by candidate, or raise the Fault that answers the request; see `rank`."""
         async with self._slot(request, work) as limits:
             if work.mode == "adaptive":
-                raise Fault(422, "invalid", 'mode: "adaptive" cannot be streamed', "body.mode")
+                raise Fault(422, "invalid", 'mode: "adaptive" cannot be streamed', "mode")
             stream = await self.while_wanted(
                 request, self.reranker.stream(work.user, work.items, **limits, mode=work.mode)
             )
             try:
-                yield Running(self, request, stream)
+                yield Running(self, request, work, stream)
             finally:
                 stream.cancel()
                 self._note(request, stream.ranking())
@@ -106,7 +118,10 @@ class Ranking:
             if rest is not None and rest <= 0:
                 raise _late(work)
             salt = request.headers.get(TENANT, "")
-            yield {"top_k": work.top_k, "timeout_s": rest, "cache_salt": salt}
+            try:
+                yield {"top_k": work.top_k, "timeout_s": rest, "cache_salt": salt}
+            except InvalidInputError as error:
+                raise fault_of(error, work) from error
 
     def _note(self, request: Request, ranked: RankedResults) -> None:
         record = record_of(request.scope)
@@ -146,9 +161,10 @@ class Ranking:
 class Running:
     """A stream under way: candidates as they finish, then the ranking."""
 
-    def __init__(self, ranking: Ranking, request: Request, stream: CandidateStream) -> None:
+    def __init__(self, ranking: Ranking, request: Request, work: Work, stream: CandidateStream) -> None:
         self._ranking = ranking
         self._request = request
+        self._work = work
         self._stream = stream
         self._items = stream.__aiter__()
 
@@ -162,7 +178,7 @@ class Running:
 
     async def _next(self) -> RankedItem | None:
         async for item in self._items:
-            return item
+            return renamed(item, self._work)
         return None
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 _QUERY = "Likes: slow science fiction, dry humour."
+_ID = "A string; an id that is a number is sent as its digits."
 _TEXTS = ["Once a year one Tuesday happens twice.", "Five students find a ninth cellar. Horror."]
 
 
@@ -16,7 +17,7 @@ class UserBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     profile: str
-    user_id: str | None = None
+    user_id: str | None = Field(None, description=_ID)
     average_rating: float | None = Field(None, allow_inf_nan=False)
 
 
@@ -24,7 +25,7 @@ class ItemBody(BaseModel):
     """A candidate."""
 
     model_config = ConfigDict(extra="forbid")
-    item_id: str
+    item_id: str = Field(description=_ID)
     title: str | None = None
     description: str | None = None
     profile: str | None = None
@@ -48,9 +49,9 @@ class ProfileRequest(BaseModel):
         },
     )
     user: UserBody | None = None
-    user_id: str | None = None
+    user_id: str | None = Field(None, description=_ID)
     items: list[ItemBody] | None = None
-    item_ids: list[str] | None = None
+    item_ids: list[str] | None = Field(None, description=_ID)
     top_k: int | None = Field(None, ge=1, le=1_000_000)
     mode: Literal["score", "reason", "adaptive"] = "score"
     deadline_ms: int | None = Field(None, ge=1, le=3_600_000)

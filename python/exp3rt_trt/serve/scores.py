@@ -19,11 +19,11 @@ class Scorer:
         reranker: gives the scale, and the engine beside which the calibration lies.
 
     Raises:
-        EngineError: if the calibration is damaged, or was made for another engine.
+        EngineError: if the calibration is damaged, or was made for another engine or scale.
     """
 
     def __init__(self, reranker: Reranker) -> None:
-        self._calibration = Calibration.load(reranker.engine.path)
+        self._calibration = Calibration.load(reranker.engine.path, reranker.scale)
         self._lowest, self._highest = reranker.scale.values[0], reranker.scale.values[-1]
 
     def rating(self, expected: float) -> float:

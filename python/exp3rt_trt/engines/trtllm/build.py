@@ -127,6 +127,7 @@ def _write(build: GpuBuild, directory: Path, version: str) -> Manifest:
         chat=tokenizer.chat,
         source=_source(build),
         files={path.name: record_file(path) for path in sorted(directory.iterdir())},
+        scale=build.checkpoint.scale,
     )
     write_manifest(directory, manifest)
     return manifest
