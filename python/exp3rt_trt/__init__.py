@@ -10,7 +10,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exp3rt_trt.errors import BuildError, EngineError, Exp3rtError, InvalidInputError
+    from exp3rt_trt.errors import BuildError, CatalogError, EngineError, Exp3rtError, InvalidInputError
     from exp3rt_trt.generation import GeneratedText, Generator, Task
     from exp3rt_trt.groups import RawPrompts
     from exp3rt_trt.inputs import Item, UserProfile
@@ -27,6 +27,7 @@ __all__ = [
     "AUTHORS",
     "DEFAULT",
     "BuildError",
+    "CatalogError",
     "EngineError",
     "Exp3rtError",
     "GeneratedText",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "errors": ("BuildError", "EngineError", "Exp3rtError", "InvalidInputError"),
+    "errors": ("BuildError", "CatalogError", "EngineError", "Exp3rtError", "InvalidInputError"),
     "generation": ("GeneratedText", "Generator", "Task"),
     "groups": ("RawPrompts",),
     "inputs": ("Item", "UserProfile"),

@@ -203,6 +203,8 @@ def _engines(directory: Path) -> tuple[EngineFinding, ...]:
     if not directory.is_dir():
         raise InvalidInputError(f"{directory}: no such directory")
     paths = [directory] if (directory / MANIFEST).exists() else sorted(directory.glob(f"*/{MANIFEST}"))
+    if not paths:
+        raise InvalidInputError(f"{directory}: no engine ({MANIFEST}), neither there nor in a folder below")
     return tuple(_opened(path if path.is_dir() else path.parent) for path in paths)
 
 

@@ -7,6 +7,7 @@ contain special tokens; a text piece is tokenized as plain text, whatever it say
 
 from __future__ import annotations
 
+import functools
 import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -136,8 +137,9 @@ def _check(text: str, where: str, allowed: set[str]) -> None:
         raise InvalidInputError(f"template.{where}: unknown {unknown}; known: {', '.join(sorted(allowed))}")
 
 
-def _names(text: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+@functools.lru_cache(maxsize=256)
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name for _, name, _, _ in string.Formatter().parse(text) if name is not None)
 
 
 def _fill(parts: tuple[str, ...], given: dict[str, str | None], scale: RatingScale) -> str:

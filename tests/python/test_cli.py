@@ -84,7 +84,7 @@ def test_build_then_inspect(cli: Cli, tiny_checkpoint: Callable[[str], Path], tm
     assert "llama in fp32" in told
     code, told, _ = cli("inspect", out, "--verify")
     assert code == 0
-    for words in ("2048 tokens", "weights.safetensors", "verified: every file"):
+    for words in ("2048 tokens", "not said", "weights.safetensors", "verified: every file"):
         assert words in told
     weights = out / "weights.safetensors"
     content = bytearray(weights.read_bytes())
@@ -128,6 +128,7 @@ def test_commands_rate_on_the_scale_that_the_engine_says(
     manifest = json.loads((own / "manifest.json").read_text(encoding="utf-8"))
     manifest["scale"] = json.loads(RatingScale.one_to_ten().to_json())
     (own / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert "1 to 10" in cli("inspect", own)[1]
     assert "1 to 10" in cli("rank", jobs(JOB), "--engine", own, "--threads", 1)[1]
     assert "1 to 5" in cli("rank", jobs(JOB), "--engine", own, "--threads", 1, "--scale", 5)[1]
 

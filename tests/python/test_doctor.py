@@ -131,6 +131,8 @@ def test_engines_are_opened(tiny_engine: Callable[[str, str], Path], tmp_path: P
     assert diagnose(tmp_path / "whole").engines == (whole,)
     with pytest.raises(InvalidInputError, match="no such directory"):
         diagnose(tmp_path / "none")
+    with pytest.raises(InvalidInputError, match=r"other: no engine \(manifest\.json\)"):
+        diagnose(tmp_path / "other")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -205,7 +205,7 @@ def test_a_busy_replica_is_passed_over(run: Callable[[int | None], Any]) -> None
     from routing import replay
     from routing_trace import Trace
 
-    burst = Trace([0.0] * 16, [0] * 16, candidates=10)  # of one user
+    burst = Trace([0.0] * 24, [0] * 24, candidates=40)  # of one user: a replica is at it for a while
     assert min(replay(run(2), burst)["visits_by_replica"]) > 0
     assert min(replay(run(1000), burst)["visits_by_replica"]) == 0
 

@@ -113,6 +113,7 @@ def _facts(directory: Path, manifest: Manifest) -> Table:
         "rope": f"theta {dims.rope_theta:g}, scaling {dims.rope_scaling or 'none'}",
         "chat": " ... ".join(map(repr, manifest.chat)) if manifest.chat else "none: plain text",
         "labels": ", ".join(f"{label} = {token}" for label, token in manifest.label_tokens.items()),
+        "scale": f"{scale.values[0]:g} to {scale.values[-1]:g}" if (scale := manifest.scale) else "not said",
         "end of turn": ", ".join(map(str, manifest.end_tokens)) or "none",
     }
     for name, value in rows.items():
