@@ -1,4 +1,4 @@
-"""Files of one JSON object a line."""
+"""Files of JSON: of one object a line, or of one in all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from exp3rt_trt.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class Line(NamedTuple):
@@ -18,6 +19,23 @@ class Line(NamedTuple):
     number: int
     value: dict[str, Any]
     error: InvalidInputError | None
+
+
+def read_json_if_any(path: Path) -> Any:  # noqa: ANN401  (what JSON gives)
+    """Return what a JSON file holds; None if there is no such file.
+
+    Raises:
+        InvalidInputError: naming the file that cannot be read, or holds nothing.
+    """
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{path}: cannot be read: {error}") from None
+    if given is None:
+        raise InvalidInputError(f"{path}: must hold something, not null")
+    return given
 
 
 def read_lines(path: str) -> Iterator[Line]:

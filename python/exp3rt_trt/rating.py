@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.jsonl import read_json_if_any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,14 +88,8 @@ def read_scale(folder: Path) -> RatingScale | None:
     Raises:
         InvalidInputError: naming the file and the fault.
     """
-    path = folder / SCALE_FILE
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path}: cannot be read: {error}") from None
-    return scale_of(given, str(path))
+    given = read_json_if_any(folder / SCALE_FILE)
+    return None if given is None else scale_of(given, str(folder / SCALE_FILE))
 
 
 def scale_of(given: Any, where: str) -> RatingScale:  # noqa: ANN401  (what JSON gave)

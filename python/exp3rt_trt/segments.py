@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from exp3rt_trt.errors import InvalidInputError
+from exp3rt_trt.jsonl import read_json_if_any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,14 +108,8 @@ def read_layout(folder: Path) -> SegmentLayout:
     Raises:
         InvalidInputError: naming the file and the field.
     """
-    path = folder / LAYOUT_FILE
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return CAUSAL
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path}: cannot be read: {error}") from None
-    return layout_of(given, str(path))
+    given = read_json_if_any(folder / LAYOUT_FILE)
+    return CAUSAL if given is None else layout_of(given, str(folder / LAYOUT_FILE))
 
 
 def layout_of(given: Any, where: str) -> SegmentLayout:  # noqa: ANN401  (what JSON gave)
